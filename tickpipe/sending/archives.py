@@ -173,7 +173,7 @@ class ArchiveFile(SkippingFile):
             raise UnknownForm(f"{self.path}: no line is JSON, and as one document it has several lists of items")
         for line, piece in document.pieces(self._file.chunks()):
             text = document.around(piece)
-            if _is_json(text):
+            if usual_in((text.encode(),), None) is not None or _is_json(text):
                 yield line, text
             else:
                 yield from ((line, document.around(item)) for item in document.items(piece))

@@ -45,6 +45,15 @@ _ITEMS: Final = re.compile(rf"(?:\s*+{_VALUE}\s*+(?:,|(?=\])))++", re.DOTALL)
 _END: Final = re.compile(r"\s*+\]")
 
 
+#: Between two items there is a comma and no more white space than this (characters).
+_BETWEEN: Final = 100
+
+#: Openings of objects from the end of a text on that are tried for that of an item.
+_TRIED: Final = 10
+
+_items_decoder: Final = msgspec.json.Decoder(list[Raw])
+
+
 class Document:
     """A document that is a list of items, or in which such a list is the field `ticks` or `items` of an object.
 
@@ -80,14 +89,16 @@ class Document:
                 chunk = next(chunks, "")
                 is_more = bool(chunk)
                 text += chunk
-            found = _ITEMS.match(text)
-            if found is None:
+            end = _end_of_objects(text)
+            if not end and (found := _ITEMS.match(text)) is not None:
+                end = found.end()
+            if not end:
                 if _END.match(text) is not None:
                     break
                 raise self._unreadable(f"what begins in line {line:,} is no item, or too long a one")
-            yield line, found[0]
-            line += found[0].count("\n")
-            text = text[found.end() :]
+            yield line, text[:end]
+            line += text.count("\n", 0, end)
+            text = text[end:]
         for chunk in chunks:
             text += chunk
             if len(text) > _LONGEST_EDGE + _PIECE:
@@ -110,6 +121,27 @@ class Document:
         return UnknownForm(f"{self._path}: no line is JSON, and as one document it cannot be read: {why}")
 
 
+def _end_of_objects(text: str) -> int:
+    """Where the objects end with which a text begins, behind the comma; 0 where that takes a look at each.
+
+    It may be cut where an object within an item begins, or behind the list; what stands before is no list then.
+    """
+    at = len(text)
+    for _ in range(_TRIED):
+        at = text.rfind("{", 0, at)
+        if at <= 0:
+            return 0
+        between = text[max(0, at - _BETWEEN) : at].rstrip()
+        if between.endswith(",") and between[:-1].rstrip().endswith("}"):
+            end = at - (min(at, _BETWEEN) - len(between))
+            try:
+                _items_decoder.decode(f"[{text[: end - 1]}]".encode())
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                return 0
+            return end
+    return 0
+
+
 def _opening(text: str) -> int | None:
     """Where the list of items begins, behind its bracket; None when it is not in the text."""
     depth, name = 0, ""
@@ -122,9 +154,6 @@ def _opening(text: str) -> int | None:
         else:
             depth += 1 if sign in "[{" else -1
     return None
-
-
-_items_decoder: Final = msgspec.json.Decoder(list[Raw])
 
 
 class Written(Sequence[bytes]):
