@@ -33,6 +33,7 @@ from rich.console import Console
 
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
+from tests.integration.dashboard.reader import BARE_CHART
 from tests.ports import free_port
 
 OPENINGS = 10
@@ -41,16 +42,9 @@ QUERY = "?symbol=EURUSD&studies=sma20,ema50,vwap,rsi14"
 #: The chart once it holds bars.
 DRAWN = '#chart[data-bars]:not([data-bars="0"])'
 
-#: Draws the newest bar of 1,500 anew 60 times a second, and gives the milliseconds between frames.
+#: Draws the newest bar of 1,500 of the bare chart anew 60 times a second, and gives the milliseconds between frames.
 DRAW = """async ([seconds, everyMs]) => {
-    const { Chart } = await import("./js/chart.js");
-    const element = document.createElement("div");
-    element.className = "chart";
-    document.querySelector("#chart").replaceWith(element);
-    const ignore = () => {};
-    const chart = new Chart(element, {
-        onPast: ignore, onFuture: ignore, onPoint: ignore, onPick: ignore, onView: ignore, onStudies: ignore,
-    });
+    const { chart } = bare;
     chart.chooseStudies("sma20,ema50,vwap,rsi14");
     const begins = Math.floor(Date.now() / 60_000) * 60_000 - 1_500 * 60_000;
     const bars = Array.from({ length: 1_500 }, (_, n) => {
@@ -152,6 +146,7 @@ async def drawing(browser: Browser, url: str, seconds: float) -> dict[str, Any]:
     page = await browser.new_page(viewport={"width": 1280, "height": 760})
     await page.goto(url + QUERY)
     await page.wait_for_selector(DRAWN)
+    await page.evaluate(BARE_CHART)
     spent = browser_cpu()
     drawn: dict[str, Any] = await page.evaluate(DRAW, [seconds, 1000 / 60])
     drawn["cpu"] = browser_cpu() - spent

@@ -120,10 +120,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupSchedul
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """For `-m full` alone, import no file that has no such test: every process of the run would import them all."""
+    """For `-m full` alone, import no file that has no such test: every process of the run would import them all.
+
+    The mark stands in the file, or in a fixture that its folder shares.
+    """
     if config.option.markexpr != "full" or not collection_path.name.startswith("test_") or collection_path.is_dir():
         return None
-    return None if "pytest.mark.full" in collection_path.read_text(encoding="utf-8") else True
+    files = (collection_path, collection_path.with_name("conftest.py"), collection_path.with_name("editions.py"))
+    return (
+        None if any("pytest.mark.full" in file.read_text(encoding="utf-8") for file in files if file.exists()) else True
+    )
 
 
 def pytest_report_header() -> str:

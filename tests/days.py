@@ -154,4 +154,4 @@ def report() -> str:
     """Which days this run uses, in one line."""
     if len(DAYS) == 1:
         return "ticks: a generated day of EURUSD (real days: set TICK_DATA_DIR)"
-    return "ticks: a generated day of EURUSD, and the real one for the tests that name it"
+    return "ticks: a generated day of EURUSD, and the real one for the rare tests that name it"

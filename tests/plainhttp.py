@@ -1,4 +1,7 @@
-"""Requests to services of this machine: plain HTTP, for which no certificates are loaded; that takes 30 ms a call."""
+"""Requests to services of this machine, as patient as the tests.
+
+They are plain HTTP, for which no certificates are loaded: that takes 30 ms a call.
+"""
 
 import socket
 import ssl
@@ -6,11 +9,14 @@ from functools import partial
 
 import httpx
 
+from tests.waiting import PATIENCE_SECONDS
+
 #: An SSL context that trusts nobody, for `verify=`.
 NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-get = partial(httpx.get, verify=NOBODY)
-post = partial(httpx.post, verify=NOBODY)
+get = partial(httpx.get, verify=NOBODY, timeout=PATIENCE_SECONDS)
+head = partial(httpx.head, verify=NOBODY, timeout=PATIENCE_SECONDS)
+post = partial(httpx.post, verify=NOBODY, timeout=PATIENCE_SECONDS)
 
 
 def read_status(connection: socket.socket) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.waiting import PATIENCE_SECONDS
+
 
 @dataclass
 class Request:
@@ -92,7 +94,7 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             if self.headers.get("X-Can-Fill") == "ticks" and answer.status < 300 and server.wanted:
                 answer.body["wanted"] = server.wanted[:8]
             if server.held.is_set():
-                server.released.wait(20)
+                server.released.wait(PATIENCE_SECONDS)
             counted = {"received": len(items)} if answer.status < 300 else {}
             content = json.dumps(counted | answer.body, ensure_ascii=False).encode()
             try:

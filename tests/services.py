@@ -88,18 +88,18 @@ class Process:
         except httpx.HTTPError:
             return False
 
-    def get(self, path: str, *, timeout: float = 30.0) -> httpx.Response:
+    def get(self, path: str, *, timeout: float = PATIENCE_SECONDS) -> httpx.Response:
         return plainhttp.get(self.url + path, timeout=timeout)
 
     def post(
-        self, body: object, path: str = "/ingest/tick", *, timeout: float = 30.0, **headers: str
+        self, body: object, path: str = "/ingest/tick", *, timeout: float = PATIENCE_SECONDS, **headers: str
     ) -> httpx.Response:
         """Post a body as JSON, or as it is when it is bytes; `X_Source` names the header `X-Source`."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return plainhttp.post(self.url + path, content=content, headers=named, timeout=timeout)
 
-    def post_until_taken(self, body: bytes, *, timeout: float = 120.0, **headers: str) -> list[int]:
+    def post_until_taken(self, body: bytes, *, timeout: float = PATIENCE_SECONDS, **headers: str) -> list[int]:
         """Post as an obedient sender does: after 503 again when Retry-After says so. All statuses; the last is 200."""
         statuses: list[int] = []
         while statuses[-1:] != [200]:
@@ -187,7 +187,7 @@ class Service(Process):
         super().__init__(command or [module], port[module], environment(settings), log=log, fresh=fresh)
 
     def post(
-        self, body: object, path: str = "/ingest/tick", *, timeout: float = 30.0, **headers: str
+        self, body: object, path: str = "/ingest/tick", *, timeout: float = PATIENCE_SECONDS, **headers: str
     ) -> httpx.Response:
         """Post with a key that the producer accepts, unless `X_API_Key` is another."""
         key = next(iter(self.settings.api_keys.values())).get_secret_value()

@@ -21,7 +21,7 @@ from tests.architecture import PAGE, ROOT, names, sections, steps
 from tests.conftest import API_KEY
 from tests.recorded_calls import Call, read_calls
 from tests.services import Service
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 SERVICES = ("producer", "stream_app", "sink", "dashboard")
 
@@ -161,7 +161,7 @@ def _faults(services: dict[str, RecordedService], named: dict[str, list[str]], b
 async def _send_one_tick(producer: str, dashboard: str) -> int:
     """Post a tick and wait until a stream shows its candle; the time just before (monotonic, nanoseconds)."""
     async with (
-        httpx.AsyncClient(timeout=60) as client,
+        httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client,
         client.stream("GET", f"{dashboard}/stream?symbol=EURUSD") as stream,
     ):
         lines = stream.aiter_lines()
@@ -171,7 +171,7 @@ async def _send_one_tick(producer: str, dashboard: str) -> int:
         tick = {"ts_msc": clock.now_ms(), "symbol": "EURUSD", "bid": 1.1, "ask": 1.2, "flags": 6, "point": 0.00001}
         answer = await client.post(f"{producer}/ingest/tick", headers={"X-API-Key": API_KEY}, json={"ticks": [tick]})
         assert answer.json()["inserted"] == 1
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             async for line in lines:
                 if line == "event: candle":
                     return began_ns

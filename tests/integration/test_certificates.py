@@ -105,7 +105,7 @@ def test_the_certificate_comes_by_itself_and_is_trusted(tmp_path: Path) -> None:
             )
         )
         certificates = tmp_path / "caddy" / "certificates"
-        wait_until(lambda: [*certificates.glob("*/localhost/localhost.crt")], what="a certificate", within_seconds=120)
+        wait_until(lambda: [*certificates.glob("*/localhost/localhost.crt")], what="a certificate")
         pebbles = ssl.create_default_context(cafile=authority.certificate)
         with urllib.request.urlopen(root, context=pebbles) as answer:  # noqa: S310 - its own address
             trusting = ssl.create_default_context(cadata=answer.read().decode())

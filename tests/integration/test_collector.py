@@ -21,6 +21,7 @@ from runtime.settings import Settings
 from tests.conftest import API_KEY
 from tests.integration.test_pipeline import Pipeline
 from tests.services import running
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.full, pytest.mark.long(60)]
 
@@ -155,7 +156,7 @@ async def pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         pipeline = Pipeline(settings, services)
         await pipeline.http.aclose()
         headers = {"X-API-Key": API_KEY, "User-Agent": USER_AGENT}
-        pipeline.http = httpx.AsyncClient(base_url=pipeline.producer.url, headers=headers, timeout=30)
+        pipeline.http = httpx.AsyncClient(base_url=pipeline.producer.url, headers=headers, timeout=PATIENCE_SECONDS)
         yield pipeline
         await pipeline.http.aclose()
 

@@ -25,7 +25,7 @@ from sink.ledger import LedgerKeeper, close
 from tests.conftest import API_KEY
 from tests.integration.sink.flow import RunningSink
 from tests.services import running
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.long(60)
 
@@ -105,7 +105,9 @@ class Sender:
 
     def __init__(self, terminal: Terminal, url: str) -> None:
         self._terminal = terminal
-        self._http = httpx.AsyncClient(base_url=url, headers={"X-API-Key": API_KEY, "X-Source": SOURCE}, timeout=60)
+        self._http = httpx.AsyncClient(
+            base_url=url, headers={"X-API-Key": API_KEY, "X-Source": SOURCE}, timeout=PATIENCE_SECONDS
+        )
 
     async def post(self, symbol: str, ticks: Sequence[Tick], **headers: str) -> None:
         for start in range(0, len(ticks), 500):

@@ -113,8 +113,8 @@ def test_no_process_is_left(tmp_path: Path, number: signal.Signals, options: tup
 
         # A Ctrl-C reaches everybody whom the terminal knows.
         (os.killpg if number is signal.SIGINT else os.kill)(run.pid, number)
-        run.wait(60)
-        _, alive = psutil.wait_procs(started, timeout=25)
+        run.wait(PATIENCE_SECONDS)
+        _, alive = psutil.wait_procs(started, timeout=PATIENCE_SECONDS)
 
         assert [" ".join(process.cmdline()) for process in alive] == []
         left = [p for p in psutil.process_iter(["cmdline"]) if _names(p, str(tmp_path)) and p.pid != os.getpid()]

@@ -70,7 +70,7 @@ def collecting() -> Iterator[Collector]:
 
 def post(url: str, symbol: str, **headers: str) -> httpx.Response:
     tick = {"ts_msc": clock.now_ms(), "symbol": symbol, "bid": 1.1, "ask": 1.2}
-    answer = plainhttp.post(f"{url}/ingest/tick", json=tick, headers={"X-API-Key": API_KEY, **headers}, timeout=30)
+    answer = plainhttp.post(f"{url}/ingest/tick", json=tick, headers={"X-API-Key": API_KEY, **headers})
     assert answer.status_code == 200
     return answer
 

@@ -16,7 +16,7 @@ import yaml
 
 from tests import tools
 from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("TICKPIPE_KUBERNETES", Path.home() / ".cache" / "tickpipe" / "kubernetes"))
@@ -60,7 +60,7 @@ class Cluster:
             for command in self._commands:
                 with (self._folder / f"{Path(command[0]).name}.log").open("wb") as log:
                     self._processes.append(subprocess.Popen(command, stdout=log, stderr=log))
-            wait_until(self._is_ready, what="an API server that is ready", within_seconds=120)
+            wait_until(self._is_ready, what="an API server that is ready")
             self._install_kinds()
         except BaseException:
             self.__exit__()
@@ -71,7 +71,7 @@ class Cluster:
         for process in reversed(self._processes):
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(PATIENCE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -20,7 +20,7 @@ from tests.network import Cable
 from tests.operations.test_progress import ROUND, rows, send_round
 from tests.pooler import pooler, through
 from tests.standby import Pair, replicated
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 from tickpipe.embedded.postgres import server_binaries
 
 pytestmark = pytest.mark.long(20)
@@ -88,7 +88,8 @@ async def test_a_standby_that_lagged_takes_over_and_is_filled_up(settings: Setti
         (promote,) = commands(of=["Failover of PostgreSQL"])
         path = f"{server_binaries()}:{os.environ['PATH']}"
         done = await asyncio.to_thread(
-            subprocess.run, ["bash", "-euc", promote], capture_output=True, text=True, check=False, timeout=60,
+            subprocess.run, ["bash", "-euc", promote], capture_output=True, text=True, check=False,
+            timeout=PATIENCE_SECONDS,
             env=os.environ | {"STANDBY_URL": pair.standby.url, "PATH": path},
         )  # fmt: skip
         assert (done.returncode, done.stdout.split()) == (0, ["t", "t"]), done.stderr

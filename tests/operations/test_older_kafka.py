@@ -108,7 +108,7 @@ async def test_minutes_after_the_copy_and_before_it_are_all_stored(
         shutil.rmtree(folder / "kafka")
         shutil.copytree(copy, folder / "kafka")
         await asyncio.to_thread(servers.start_kafka)
-        await eventually(says_log_shortened, what="the sink to see it", within_seconds=60)
+        await eventually(says_log_shortened, what="the sink to see it")
         kafka = await _log(settings)
         await kafka.send(*resent, *after)
 

@@ -26,7 +26,7 @@ from tests.integration.tickpipe.test_operations import commands
 from tests.pooler import SESSIONS, pooler, through
 from tests.servers import EmbeddedServers
 from tests.unit.sink.candles import MINUTE, bar_of_minute, candle
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 #: What a transaction leaves in the session that it ran in: tables, prepared statements, locks and settings.
 LEFT_BEHIND = """
@@ -66,7 +66,7 @@ async def test_the_command_of_the_page_about_operations_works(url: str) -> None:
     (block,) = commands(of=["Poolers"])
     shell = f'tickpipe() {{ "{sys.executable}" -m tickpipe "$@"; }}\n{block}'
     done = await asyncio.to_thread(
-        subprocess.run, ["bash", "-euc", shell], capture_output=True, text=True, check=False, timeout=60,
+        subprocess.run, ["bash", "-euc", shell], capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
         env=os.environ | {"POOLER_URL": url},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -207,7 +207,7 @@ async def test_a_group_whose_offsets_were_deleted_goes_on_where_the_database_end
             await send_request(client, DeleteGroupsRequest([settings.sink_group]))
             return not await committed_offsets(client, settings.sink_group)
 
-        await eventually(is_deleted, within_seconds=30)
+        await eventually(is_deleted)
     await send_round(flow, 1)
 
     async with RunningSink(settings) as sink:

@@ -397,7 +397,7 @@ async def test_doctor_says_which_rights_are_missing_and_goes_on(
     nobody = load_settings(**login | {"kafka_sasl_username": "nobody"})
     done = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-m", "tickpipe", "doctor", "--json"], cwd=tmp_path, env=environment(nobody),
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
     )  # fmt: skip
     lines = [line for line in json.loads(done.stdout) if "Kafka" in line["part"]]
     assert {line["level"] for line in lines if line["part"] == "Kafka"} == {"green"}

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 @contextmanager
@@ -19,4 +19,4 @@ def served(server: uvicorn.Server) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.config.port}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE_SECONDS)

@@ -16,7 +16,10 @@ from tests.days import DAYS, EURUSD_COUNT, GENERATED, Day
 from tests.unit.tickpipe.sending.test_history import as_tick
 from tickpipe.sending.history import TickFile
 
-each_day = pytest.mark.parametrize("day", DAYS, ids=str)
+#: The real day shows no more kinds of ticks than the generated one.
+each_day = pytest.mark.parametrize(
+    "day", [DAYS[0], *(pytest.param(day, marks=pytest.mark.full) for day in DAYS[1:])], ids=str
+)
 
 HOUR_MS = 3_600_000
 

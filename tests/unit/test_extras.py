@@ -56,7 +56,9 @@ walk(root, [])
 """
 
 
-@pytest.mark.parametrize("extra", WORKS)
+@pytest.mark.parametrize(
+    "extra", [pytest.param(extra, marks=() if extra in {"", "relay"} else pytest.mark.full) for extra in WORKS]
+)
 def test_every_module_loads_or_lacks_what_an_extra_brings(extra: str, tmp_path: Path) -> None:
     done = Installed(tmp_path, *filter(None, [extra])).run(_IMPORT_EACH, *MODULES)
 

@@ -15,6 +15,23 @@ expect.set_options(timeout=PATIENCE_MS)
 DAY = "?symbol=EURUSD&source=S"
 
 
+#: Puts a chart of its own in the place of the page's: `bare.chart`, and `bare.made`, the library's below it.
+BARE_CHART = """async () => {
+    const { createChartEx } = LightweightCharts;
+    let made;
+    globalThis.LightweightCharts = { ...LightweightCharts, createChartEx: (...all) => (made = createChartEx(...all)) };
+    const { Chart } = await import("./js/chart.js");
+    const element = document.createElement("div");
+    element.className = "chart";
+    document.querySelector("#chart").replaceWith(element);
+    const ignore = () => {};
+    const chart = new Chart(element, {
+        onPast: ignore, onFuture: ignore, onPoint: ignore, onPick: ignore, onView: ignore, onStudies: ignore,
+    });
+    globalThis.bare = { chart, made };
+}"""
+
+
 def last_close() -> float:
     """The close of the day."""
     return eurusd_bars()[max(eurusd_bars())][3]

@@ -213,7 +213,7 @@ def test_nothing_can_be_written(market: Market) -> None:
     ],
 )
 def test_head_answers_as_get_without_the_content(market: Market, path: str) -> None:
-    got, head = market.get(path), httpx.head(market.url + path)
+    got, head = market.get(path), plainhttp.head(market.url + path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-type"] == got.headers["content-type"]
     if "etag" in got.headers and path != "/symbols":
@@ -221,10 +221,10 @@ def test_head_answers_as_get_without_the_content(market: Market, path: str) -> N
 
 
 def test_head_of_a_stream_is_an_answer_without_a_stream(market: Market) -> None:
-    head = httpx.head(f"{market.url}/stream?symbol=EURUSD", timeout=5)
+    head = plainhttp.head(f"{market.url}/stream?symbol=EURUSD")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-type"].startswith("text/event-stream")
-    assert httpx.head(f"{market.url}/stream?timeframe=M2").status_code == 400
+    assert plainhttp.head(f"{market.url}/stream?timeframe=M2").status_code == 400
 
 
 def test_what_the_client_has_is_not_sent_again(market: Market) -> None:
@@ -298,10 +298,10 @@ def test_without_a_database_it_lives_and_says_so(market: Market) -> None:
     service = Service("dashboard", lost).start()
     try:
         service.wait_alive()
-        answer = plainhttp.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
+        answer = plainhttp.get(f"{service.url}/candles?symbol=EURUSD")
         assert (answer.status_code, answer.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
         assert "TICKPIPE_DASHBOARD_DATABASE_URL" in answer.json()["error"]
-        assert plainhttp.get(f"{service.url}/ready", timeout=20).json()["checks"]["database"] is False
+        assert plainhttp.get(f"{service.url}/ready").json()["checks"]["database"] is False
         assert plainhttp.get(f"{service.url}/").status_code == 200
     finally:
         service.kill()
@@ -315,7 +315,7 @@ def test_database_that_was_not_prepared_is_named(market: Market) -> None:
     ).start()
     try:
         service.wait_alive()
-        answer = plainhttp.get(f"{service.url}/candles?symbol=EURUSD", timeout=20)
+        answer = plainhttp.get(f"{service.url}/candles?symbol=EURUSD")
         assert (answer.status_code, answer.json()["code"]) == (503, "DATABASE_NOT_PREPARED")
         assert "tickpipe db migrate" in answer.json()["error"]
     finally:
@@ -384,17 +384,17 @@ def test_role_with_the_documented_grants_suffices(market: Market) -> None:
     service = Service("dashboard", settings).start()
     try:
         service.wait_alive()
-        refused = plainhttp.get(f"{service.url}/candles?{DAY}", timeout=20)
+        refused = plainhttp.get(f"{service.url}/candles?{DAY}")
         assert (refused.status_code, refused.json()["code"]) == (503, "DATABASE_FORBIDS")
         with psycopg.connect(owner, autocommit=True) as connection:
             for table in READ_TABLES:
                 grant = sql.SQL("GRANT SELECT ON {} TO {}")
                 connection.execute(grant.format(sql.Identifier(table), sql.Identifier(role)))
         for timeframe in ("M1", "M5", "H1", "D1", "MN1"):
-            answer = plainhttp.get(f"{service.url}/candles?{DAY}&timeframe={timeframe}&limit=1", timeout=20)
+            answer = plainhttp.get(f"{service.url}/candles?{DAY}&timeframe={timeframe}&limit=1")
             assert (answer.status_code, len(answer.json()["candles"])) == (200, 1)
         for path in ("symbols", f"candles/2019-02-04/proof?{DAY}", f"compared?{DAY}&from=2019-02-04"):
-            assert plainhttp.get(f"{service.url}/{path}", timeout=20).status_code == 200, path
+            assert plainhttp.get(f"{service.url}/{path}").status_code == 200, path
     finally:
         service.kill()
         with psycopg.connect(owner, autocommit=True) as connection:

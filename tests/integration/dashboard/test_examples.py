@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.days import EURUSD_COUNT, eurusd_bars
 from tests.integration.dashboard.market import Market
 from tests.waiting import PATIENCE_SECONDS
@@ -36,6 +38,7 @@ async def test_a_day_is_plotted(market: Market, tmp_path: Path) -> None:
     assert bars.sum() > 1_500
 
 
+@pytest.mark.full
 async def test_a_day_without_candles_is_an_error_that_tells_where_to_look(market: Market) -> None:
     done = run(market, "--day", "2001-01-01")
 

@@ -54,6 +54,7 @@ async def test_timeframe_is_switched_by_pointer_and_key(reader: Reader) -> None:
     await reader.until_bars(len({ts // (5 * MINUTE_MS) for ts in eurusd_bars()}))
 
 
+@pytest.mark.full
 async def test_scrolling_back_brings_the_past_until_there_is_none(reader: Reader, market: Market) -> None:
     await market.publish(*(
         market.candle("LONG", HISTORY_START + n * MINUTE_MS, (1.0, 1.1, 0.9, 1 + n / 1e5), ticks=1, closed=True)
@@ -79,7 +80,9 @@ async def test_scrolling_back_brings_the_past_until_there_is_none(reader: Reader
     await expect(reader.page.locator("#latest")).to_be_hidden()
 
 
-@pytest.mark.parametrize("listed", [300, 1], ids=["of_a_whole_list", "of_more_than_are_listed"])
+@pytest.mark.parametrize(
+    "listed", [300, pytest.param(1, marks=pytest.mark.full)], ids=["of_a_whole_list", "of_more_than_are_listed"]
+)
 async def test_symbol_is_found_by_typing(reader: Reader, market: Market, listed: int) -> None:
     async def list_so_many(route: Route) -> None:
         await route.continue_(url=route.request.url.replace("limit=300", f"limit={listed}"))
@@ -115,6 +118,7 @@ async def test_language_and_theme_are_switched_and_kept(reader: Reader) -> None:
         await reader.until_bars(len(eurusd_bars()))
 
 
+@pytest.mark.full
 async def test_theme_of_the_system_is_followed_until_the_other_is_chosen(reader: Reader) -> None:
     await reader.open()
     root = reader.page.locator("html")
@@ -151,6 +155,7 @@ async def test_page_without_the_chart_library_says_how_to_get_it(reader: Reader)
     reader.complaints.clear()
 
 
+@pytest.mark.full
 async def test_api_is_described_on_a_page_of_its_own(reader: Reader) -> None:
     await reader.open()
     await reader.page.keyboard.press("?")
@@ -177,6 +182,7 @@ async def test_symbol_of_a_link_that_is_not_there_is_said_and_found_when_it_come
     await expect(notice).to_contain_text("There are no candles of EURUSD from Nobody")
 
 
+@pytest.mark.full
 async def test_remembered_symbol_that_is_gone_gives_way_to_one_that_is_there(reader: Reader) -> None:
     await reader.open()
     await reader.page.evaluate("localStorage.setItem('tickpipe', JSON.stringify({ symbol: 'GONE', source: 'S' }))")

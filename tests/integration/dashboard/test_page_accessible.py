@@ -25,7 +25,7 @@ async def violations(page: Page | Frame) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.full)])
 async def test_axe_finds_nothing(reader: Reader, market: Market, theme: str) -> None:
     page = reader.page
     await page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
@@ -104,6 +104,7 @@ async def test_dialogs_fit_a_small_screen_and_begin_at_their_top(reader: Reader)
         await expect(dialog).to_be_hidden()
 
 
+@pytest.mark.full
 async def test_legend_covers_no_candle(reader: Reader) -> None:
     page = reader.page
     await page.set_viewport_size({"width": 320, "height": 640})

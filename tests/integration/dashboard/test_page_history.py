@@ -12,7 +12,7 @@ from playwright.async_api import Page, Request, Route, expect
 
 from runtime import clock
 from tests.integration.dashboard.market import MINUTE_MS, Market
-from tests.integration.dashboard.reader import Reader, as_shown, rows_of
+from tests.integration.dashboard.reader import BARE_CHART, Reader, as_shown, rows_of
 from tests.integration.dashboard.test_page import HISTORY_START
 from tests.waiting import eventually
 
@@ -80,6 +80,7 @@ async def test_date_start_of_history_and_back(reader: Reader, history: Market) -
     assert "at=" not in page.url
 
 
+@pytest.mark.full
 async def test_the_present_is_reached_by_scrolling_and_moves_only_then(reader: Reader, history: Market) -> None:
     page = reader.page
     await reader.open(f"?symbol=PAST&at={datetime.fromtimestamp(minute_ms(0) / 1000, UTC):%Y-%m-%dT%H:%MZ}")
@@ -129,6 +130,7 @@ async def test_clock_is_that_of_the_zone(reader: Reader) -> None:
         assert (zone, [again for _, again in shown]) == (zone, expected)
 
 
+@pytest.mark.full
 async def test_another_clock_is_chosen_and_remembered(reader: Reader, history: Market) -> None:
     page = reader.page
     await reader.open("?symbol=PAST&at=2023-11-17T00:30Z")
@@ -150,6 +152,7 @@ async def told(route: Route, state: dict[str, Any]) -> None:
     await route.fulfill(status=200, content_type="text/event-stream", body=body)
 
 
+@pytest.mark.full
 async def test_span_up_to_now_is_shown_by_bars_that_fit_it(reader: Reader, history: Market) -> None:
     page = reader.page
     await reader.open("?symbol=PAST")
@@ -178,23 +181,15 @@ async def test_span_up_to_now_is_shown_by_bars_that_fit_it(reader: Reader, histo
     await expect(page.locator("#legend")).to_contain_text("PAST · W1")
 
 
+@pytest.mark.full
 async def test_days_begin_on_the_axis_by_the_clock_that_is_chosen_later(reader: Reader) -> None:
     """Whatever is drawn beside the candles: the spread, here."""
     await reader.open()
+    await reader.page.evaluate(BARE_CHART)
     days = await reader.page.evaluate(
         """async () => {
-            const { createChartEx } = LightweightCharts;
-            let made;
-            const noted = (...all) => (made = createChartEx(...all));
-            globalThis.LightweightCharts = { ...LightweightCharts, createChartEx: noted };
-            const [{ Chart }, { setZone }] = [await import("./js/chart.js"), await import("./js/zone.js")];
-            const element = document.createElement("div");
-            element.className = "chart";
-            document.querySelector("#chart").replaceWith(element);
-            const ignore = () => {};
-            const chart = new Chart(element, {
-                onPast: ignore, onFuture: ignore, onPoint: ignore, onPick: ignore, onView: ignore, onStudies: ignore,
-            });
+            const { chart, made } = bare;
+            const { setZone } = await import("./js/zone.js");
             const begins = Date.UTC(2023, 10, 16);
             const bars = Array.from({ length: 400 }, (_, n) =>
                 ({ time: begins + n * 300_000, open: 1, high: 1.1, low: 0.9, close: 1, volume: 1, spread: 2 }));
@@ -215,6 +210,7 @@ async def test_days_begin_on_the_axis_by_the_clock_that_is_chosen_later(reader: 
     assert days == ["2023-11-17T03:00:00.000Z"]
 
 
+@pytest.mark.full
 async def test_clock_of_the_candles_days_is_offered_where_it_is_another(reader: Reader, history: Market) -> None:
     page = reader.page
     state = history.get("/pipeline").json()

@@ -39,6 +39,7 @@ async def test_bar_moves_and_the_next_one_begins(reader: Reader, market: Market)
     await reader.close(1.10043)
 
 
+@pytest.mark.full
 async def test_bid_and_ask_are_those_of_the_newest_tick(reader: Reader, market: Market) -> None:
     ts = clock.now_ms() // MINUTE_MS * MINUTE_MS
     await market.publish(market.candle("QUOTED", ts, (1.1, 1.1001, 1.0999, 1.10005), ticks=5, ask=1.10009))
@@ -95,6 +96,7 @@ async def test_names_that_are_markup_are_shown_as_they_are(reader: Reader, marke
     assert dialogs == []
 
 
+@pytest.mark.full
 async def test_bar_of_a_higher_timeframe_is_the_exact_fold_while_it_moves(reader: Reader, market: Market) -> None:
     hour = clock.now_ms() // (60 * MINUTE_MS) * 60 * MINUTE_MS
     stored = [market.candle("HOURLY", hour + n * MINUTE_MS, (1.2, 1.3, 1.1, 1.25001), ticks=10) for n in range(3)]
@@ -179,6 +181,7 @@ async def test_lost_connection_is_told_and_its_gap_is_filled(reader: Reader, mar
     reader.complaints = [text for text in reader.complaints if text not in refused]
 
 
+@pytest.mark.full
 async def test_stream_is_opened_anew_when_the_machine_wakes_up(reader: Reader) -> None:
     """A socket that died meanwhile looks open, and the timer that would tell was asleep as well."""
     await reader.open()
@@ -207,6 +210,7 @@ async def test_pane_shows_the_state_of_the_pipeline(reader: Reader) -> None:
     await expect(pane).to_be_hidden()
 
 
+@pytest.mark.full
 async def test_newest_ticks_are_listed_with_the_days_change(reader: Reader, market: Market) -> None:
     today = clock.now_ms() // (24 * 60 * MINUTE_MS) * 24 * 60 * MINUTE_MS
     await market.publish(
@@ -222,6 +226,7 @@ async def test_newest_ticks_are_listed_with_the_days_change(reader: Reader, mark
     await expect(reader.page.get_by_role("row", name=re.compile(r"EURUSD S 1.\d+ –"))).to_be_visible()
 
 
+@pytest.mark.full
 async def test_pane_keeps_what_the_reader_is_at_while_it_changes(reader: Reader, market: Market) -> None:
     await reader.open()
     await reader.page.keyboard.press("p")
@@ -246,6 +251,7 @@ async def test_pane_keeps_what_the_reader_is_at_while_it_changes(reader: Reader,
     await expect(reader.page).to_have_title("AAA · Tickpipe")
 
 
+@pytest.mark.full
 async def test_last_tick_is_the_newest_tick_not_the_opening_of_its_bar(reader: Reader, market: Market) -> None:
     # Its day's bar opens hours before.
     hour = clock.now_ms() // (60 * MINUTE_MS) * 60 * MINUTE_MS - 5 * 60 * MINUTE_MS
@@ -268,7 +274,11 @@ async def test_tick_stamped_tomorrow_does_not_make_the_feed_live(reader: Reader,
 
 @pytest.mark.parametrize(
     ("status", "code", "says"),
-    [(503, "TOO_MANY_STREAMS", "too many streams"), (401, "UNAUTHORIZED", "reload the page"), (500, "X", "it broke")],
+    [
+        (503, "TOO_MANY_STREAMS", "too many streams"),
+        pytest.param(401, "UNAUTHORIZED", "reload the page", marks=pytest.mark.full),
+        pytest.param(500, "X", "it broke", marks=pytest.mark.full),
+    ],
 )
 async def test_refused_stream_is_said_as_such(reader: Reader, status: int, code: str, says: str) -> None:
     refusal = {"error": "it broke", "code": code}

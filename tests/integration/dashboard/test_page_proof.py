@@ -172,6 +172,7 @@ async def test_brokers_bars_are_laid_over_ours_and_differences_marked(reader: Re
     await expect(legend).not_to_contain_text("roker")
 
 
+@pytest.mark.full
 async def test_late_and_open_bars_are_marked(reader: Reader, market: Market, proven: list[Candle]) -> None:
     await reader.open("?symbol=PROVEN")
     await reader.until_bars(MINUTES)
@@ -192,6 +193,7 @@ async def test_late_and_open_bars_are_marked(reader: Reader, market: Market, pro
     await expect(tags).to_have_count(0)
 
 
+@pytest.mark.full
 async def test_spread_has_a_pane_of_its_own(reader: Reader, proven: list[Candle]) -> None:
     page = reader.page
     await reader.open("?symbol=PROVEN")
@@ -241,6 +243,7 @@ def is_opaque(png: bytes) -> bool:
     return colour_type == 2 or zlib.decompress(pixels)[4] == 255
 
 
+@pytest.mark.full
 async def test_days_and_sessions_are_separated_by_the_chosen_clock(reader: Reader) -> None:
     """A Friday that ends at 21:00, a Sunday that begins at 22:00, an hour's break: days of UTC and of New York."""
     hour = 3_600_000

@@ -58,6 +58,7 @@ async def test_prices_have_the_decimals_that_their_sender_says(reader: Reader, m
         await reader.page.keyboard.press("p")
 
 
+@pytest.mark.full
 async def test_prices_of_a_sender_that_does_not_say_are_guessed_until_it_does(reader: Reader, market: Market) -> None:
     ts = clock.now_ms() // MINUTE_MS * MINUTE_MS
     await market.publish(market.candle("GUESS", ts, (0.000008431,) * 4, ticks=5))

@@ -77,6 +77,7 @@ async def test_killed_worker_shows_within_five_seconds(
             await seconds_until(page, "Live")
 
 
+@pytest.mark.full
 async def test_a_password_that_was_changed_is_said_with_what_helps(browser: Browser, market: Market) -> None:
     before, after = (
         market.settings.model_copy(update={"dashboard_password": SecretStr(word), "dashboard_port": port})
@@ -96,6 +97,7 @@ async def test_a_password_that_was_changed_is_said_with_what_helps(browser: Brow
     await context.close()
 
 
+@pytest.mark.full
 async def test_one_stream_too_many_is_said_and_comes_by_itself_when_another_is_closed(
     browser: Browser, market: Market
 ) -> None:

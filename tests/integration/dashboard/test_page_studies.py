@@ -10,7 +10,7 @@ from playwright.async_api import Page, expect
 from marketdata.candle import Candle
 from runtime import clock
 from tests.integration.dashboard.market import MINUTE_MS, Market
-from tests.integration.dashboard.reader import Reader
+from tests.integration.dashboard.reader import BARE_CHART, Reader
 
 if TYPE_CHECKING:
     import polars
@@ -76,7 +76,7 @@ async def test_indicators_are_what_polars_computes(reader: Reader) -> None:
             assert strength[period:] == pytest.approx(rsi(series, period))
 
 
-@pytest.mark.parametrize("weight", ["volume", "real_volume"])
+@pytest.mark.parametrize("weight", ["volume", pytest.param("real_volume", marks=pytest.mark.full)])
 async def test_vwap_begins_with_each_day(reader: Reader, weight: str) -> None:
     await reader.open()
     rng = random.Random(8)
@@ -144,19 +144,13 @@ async def test_indicators_follow_bars_that_move_begin_and_come_late(reader: Read
         await expect(reader.page.locator("#legend")).to_contain_text(name)
 
 
+@pytest.mark.full
 async def test_panes_below_have_their_own_scale_whatever_that_of_prices_is(reader: Reader) -> None:
     await reader.open()
+    await reader.page.evaluate(BARE_CHART)
     scales = await reader.page.evaluate(
-        """async () => {
-            const { createChartEx } = LightweightCharts;
-            let made;
-            const noted = (...all) => (made = createChartEx(...all));
-            globalThis.LightweightCharts = { ...LightweightCharts, createChartEx: noted };
-            const { Chart } = await import("./js/chart.js");
-            const ignore = () => {};
-            const chart = new Chart(document.createElement("div"), {
-                onPast: ignore, onFuture: ignore, onPoint: ignore, onPick: ignore, onView: ignore, onStudies: ignore,
-            });
+        """() => {
+            const { chart, made } = bare;
             chart.setScale("percent");
             chart.keepClear(200);
             chart.overlays.showSpread(true);

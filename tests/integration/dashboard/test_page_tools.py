@@ -72,6 +72,7 @@ async def test_distance_is_measured_in_price_percent_points_bars_and_time(reader
     await expect(page.locator("#latest")).to_be_visible()
 
 
+@pytest.mark.full
 async def test_distance_is_measured_by_touch(reader: Reader) -> None:
     page = reader.page
     await reader.open()
@@ -96,6 +97,7 @@ async def test_distance_is_measured_by_touch(reader: Reader) -> None:
     await touch.detach()
 
 
+@pytest.mark.full
 async def test_touch_that_takes_the_crosshair_away_opens_nothing(reader: Reader) -> None:
     page = reader.page
     await reader.open()
@@ -151,6 +153,7 @@ async def test_gaps_have_a_band_that_says_what_the_ledger_knows(reader: Reader) 
     assert query["from"][0] <= iso(missing[0]) < iso(minutes[-1]) <= query["to"][0]
 
 
+@pytest.mark.full
 async def test_list_of_symbols_says_nothing_is_found_only_when_it_is_known(reader: Reader) -> None:
     page = reader.page
     answered = asyncio.Event()
@@ -170,6 +173,7 @@ async def test_list_of_symbols_says_nothing_is_found_only_when_it_is_known(reade
     await expect(listed).to_have_text(["Nothing found"])
 
 
+@pytest.mark.full
 async def test_second_chart_has_indicators_and_alerts_of_its_own(reader: Reader) -> None:
     page = reader.page
     await reader.open(f"{DAY}&studies=sma20")

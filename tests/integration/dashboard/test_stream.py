@@ -15,7 +15,7 @@ from runtime import clock
 from tests.integration.dashboard.market import MINUTE_MS, Market
 from tests.ports import free_port
 from tests.services import Service, running
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 #: What is looked at of an event.
 MOVED = ("symbol", "source", "ts", "bar", "bar_end", "open", "high", "low", "close")
@@ -47,7 +47,7 @@ async def events(
 
 async def first(stream: AsyncGenerator[dict[str, Any]], kind: str) -> dict[str, Any]:
     """The next event of a kind."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         async for event in stream:
             if event["event"] == kind:
                 return event
@@ -202,7 +202,7 @@ async def test_one_stream_too_many_is_refused(market: Market) -> None:
     with running(narrow, "dashboard") as (dashboard,):
         async with aclosing(events(f"{dashboard.url}/stream")) as stream:
             await first(stream, "ping")
-            async with httpx.AsyncClient() as client:
+            async with httpx.AsyncClient(timeout=PATIENCE_SECONDS) as client:
                 refused = await client.get(f"{dashboard.url}/stream")
             assert (refused.status_code, refused.json()["code"]) == (503, "TOO_MANY_STREAMS")
             assert "TICKPIPE_DASHBOARD_MAX_STREAMS" in refused.json()["error"]
@@ -226,7 +226,7 @@ async def test_without_kafka_stored_candles_are_still_read(market: Market) -> No
     )
     service = Service("dashboard", lost).start()
     try:
-        async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE_SECONDS) as client:
 
             async def answers() -> httpx.Response | None:
                 with suppress(httpx.TransportError):

@@ -130,7 +130,7 @@ def test_large_pages_are_sent_while_they_are_read_and_join_with_others(ticks: Ti
     assert len(found[1]) == 11_000
     # What the minutes were folded from tells whether a client has them, without reading the log.
     assert ticks.get(path + "200000", if_none_match=whole.headers["etag"]).status_code == 304
-    head = httpx.head(ticks.dashboard.url + path + "11000")
+    head = plainhttp.head(ticks.dashboard.url + path + "11000")
     assert (head.headers["etag"], head.headers["link"]) == (large.headers["etag"], large.headers["link"])
     # From within a minute on, and with a cursor: rows of one millisecond are cut between pages.
     late = [row for row in expected if row[0] >= expected[500][0] + 1]
@@ -191,7 +191,7 @@ def test_error_tells_the_cure(ticks: Ticks, path: str, cure: str) -> None:
 
 def test_it_answers_as_the_other_reads_do(ticks: Ticks) -> None:
     path = f"/ticks?{QUERY}&limit=5"
-    got, head = ticks.get(path), httpx.head(ticks.dashboard.url + path)
+    got, head = ticks.get(path), plainhttp.head(ticks.dashboard.url + path)
     assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", got.headers["etag"])
     assert head.headers["link"] == f'<{got.json()["next"]}>; rel="next"'
     assert ticks.get(path, if_none_match=got.headers["etag"]).status_code == 304

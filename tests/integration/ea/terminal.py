@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from marketdata.tick import Tick
+from tests.waiting import PATIENCE_SECONDS
 
 #: The timer of the EA (ms), as its default.
 STEP_MS = 250
@@ -24,6 +25,17 @@ _COUNTS = re.compile(r"(\d+) ticks and (\d+) bars sent, (\d+) requests wait")
 def _word(symbol: str) -> str:
     """A symbol as one word of a command."""
     return symbol.replace(" ", "\x1f")
+
+
+def _tick_command(command: str, name: str, tick: Tick, known_ms: int) -> str:
+    numbers = f"{tick.time_msc} {tick.bid!r} {tick.ask!r} {tick.last!r} {tick.volume!r} {tick.flags} {known_ms}"
+    return f"{command} {name} {numbers}\n"
+
+
+def tick_commands(symbol: str, ticks: Iterable[Tick]) -> str:
+    """What `Terminal.ticks` gives, to be made once for many terminals."""
+    name = _word(symbol)
+    return "".join(_tick_command("tick", name, tick, -1) for tick in ticks)
 
 
 class Terminal:
@@ -54,7 +66,7 @@ class Terminal:
             if kind == "ok":
                 return text
             self.log.append(text)
-        raise EOFError(f"the terminal ended with {self._process.wait(10)}")
+        raise EOFError(f"the terminal ended with {self._process.wait(PATIENCE_SECONDS)}")
 
     def _write(self, *words: object) -> None:
         assert self._process.stdin is not None
@@ -93,13 +105,12 @@ class Terminal:
     def load(self, symbol: str, quoted: Iterable[tuple[Tick, int]], *, command: str = "tick") -> None:
         """Ticks, each with the time when it becomes known."""
         name = _word(symbol)
+        self.give("".join(_tick_command(command, name, tick, known_ms) for tick, known_ms in quoted))
+
+    def give(self, commands: str) -> None:
+        """Give commands that are not answered: those of `tick_commands`."""
         assert self._process.stdin is not None
-        self._process.stdin.write(
-            "".join(
-                f"{command} {name} {t.time_msc} {t.bid!r} {t.ask!r} {t.last!r} {t.volume!r} {t.flags} {known_ms}\n"
-                for t, known_ms in quoted
-            )
-        )
+        self._process.stdin.write(commands)
 
     def start(self, now_ms: int) -> None:
         """Attach the EA at a time (UTC)."""
@@ -153,7 +164,7 @@ class Terminal:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(PATIENCE_SECONDS)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 with suppress(BrokenPipeError):

@@ -21,7 +21,7 @@ from tests.integration.ea.conftest import StartTerminal
 from tests.integration.ea.scenario import NOW_MS
 from tests.scripted import Request, scripted_server
 from tests.services import Service, running
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 from tickpipe.connection import open_database
 from tickpipe.fidelity import Cause, diagnose
 
@@ -170,7 +170,9 @@ FAULTS: Final[dict[Callable[[Posted], None], dict[tuple[str, Cause], int]]] = {
 
 def post(producer: Service, source: str, posted: Posted) -> None:
     headers = {"X-API-Key": API_KEY, "X-Source": source}
-    with httpx.Client(base_url=producer.url, headers=headers, verify=plainhttp.NOBODY) as client:
+    with httpx.Client(
+        base_url=producer.url, headers=headers, verify=plainhttp.NOBODY, timeout=PATIENCE_SECONDS
+    ) as client:
         for request in posted:
             if request.items:
                 assert client.post(request.path, json=request.body).status_code == 200
@@ -209,7 +211,7 @@ async def test_exactly_the_fault_is_named(settings: Settings, start_terminal: St
             return await named(settings) == expected
 
         with suppress(AssertionError):
-            await eventually(is_complete, what="the faults", within_seconds=60)
+            await eventually(is_complete, what="the faults")
 
         # Assert
         assert await named(settings) == expected

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from marketdata.tick import Tick
 from tests.integration.ea.conftest import StartTerminal
 from tests.integration.ea.scenario import FIRST_MSC, NOW_MS, begin, held, posted, tick
-from tests.integration.ea.terminal import HISTORY_NOT_FOUND, HISTORY_TIMEOUT, Terminal
+from tests.integration.ea.terminal import HISTORY_NOT_FOUND, HISTORY_TIMEOUT, Terminal, tick_commands
 from tests.integration.relay.conftest import StartRelay
 from tests.scripted import Answer, Request, ScriptedServer
 from tests.waiting import wait_until
@@ -57,8 +58,13 @@ def ask(terminal: Terminal, server: ScriptedServer, ranges: list[dict[str, Any]]
 def terminal(terminal: Terminal) -> Terminal:
     """One with three hours of history, and a quote each 200 ms for half an hour."""
     terminal.symbol("EURUSD")
-    terminal.ticks("EURUSD", [*HISTORY, *(tick(ms) for ms in range(-12_000, 30 * MINUTE_MS, 200))])
+    terminal.give(_quotes())
     return terminal
+
+
+@cache
+def _quotes() -> str:
+    return tick_commands("EURUSD", [*HISTORY, *(tick(ms) for ms in range(-12_000, 30 * MINUTE_MS, 200))])
 
 
 def test_ranges_are_filled_newest_first_and_reported_when_they_are_confirmed(

@@ -218,6 +218,7 @@ async def test_terminal_and_producer_are_killed_in_requests_and_every_tick_count
     assert sum(len(f.ticks) for f in await frames(kafka, "EURUSD")) > len(ticks_of_the_day())
 
 
+@pytest.mark.full  # test_answers.py has every answer
 async def test_a_small_body_limit_splits_requests(kafka: KafkaLog, settings: Settings, terminal: Terminal) -> None:
     small = settings.model_copy(update={"max_tick_body_bytes": 9_000})
     with running(small, "producer") as (producer,):
@@ -231,6 +232,7 @@ async def test_a_small_body_limit_splits_requests(kafka: KafkaLog, settings: Set
         assert producer.metric("tickpipe_producer_requests_total") > 0
 
 
+@pytest.mark.full  # test_answers.py has every answer
 async def test_the_rate_limit_of_a_key(kafka: KafkaLog, settings: Settings, terminal: Terminal) -> None:
     slow = settings.model_copy(update={"rate_limit_per_second": 0.5})
     with running(slow, "producer") as (producer,):
@@ -246,6 +248,7 @@ async def test_the_rate_limit_of_a_key(kafka: KafkaLog, settings: Settings, term
         assert any("answers 429 too many requests" in line for line in terminal.log)
 
 
+@pytest.mark.full  # producer/test_outage.py has what the EA is answered
 async def test_kafka_is_away_and_comes_back(kafka: KafkaLog, settings: Settings, terminal: Terminal) -> None:
     lonely = settings.model_copy(update={"kafka_bootstrap": f"127.0.0.1:{free_port()}"})
     producer = Service("producer", lonely).start()
@@ -265,6 +268,7 @@ async def test_kafka_is_away_and_comes_back(kafka: KafkaLog, settings: Settings,
         assert await logged(kafka, "PETR4") == DEALS
 
 
+@pytest.mark.full  # test_answers.py has every answer
 async def test_a_wrong_key_is_said_and_the_right_one_loses_nothing(
     kafka: KafkaLog, settings: Settings, terminal: Terminal
 ) -> None:

@@ -71,6 +71,7 @@ async def test_what_was_refused_in_an_outage_is_accepted_after_it(
         assert complaint not in service.said()
 
 
+@pytest.mark.full  # faults/test_kills.py and the test above kill it as well
 async def test_every_confirmed_tick_is_in_the_log_when_the_broker_is_killed_under_load(
     service: Service, settings: Settings, servers: EmbeddedServers
 ) -> None:
@@ -139,6 +140,7 @@ def test_more_requests_than_may_wait_are_turned_away_at_once(
     assert all(int(answer.headers["Retry-After"]) > 0 for answer in answers)
 
 
+@pytest.mark.full
 async def test_an_idle_producer_notices_that_kafka_went_and_another_starts_without_it(
     service: Service, settings: Settings, servers: EmbeddedServers, tmp_path: Path
 ) -> None:

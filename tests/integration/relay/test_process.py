@@ -59,6 +59,7 @@ def test_the_local_api_answers_as_eas_expect(start_relay: StartRelay, tmp_path: 
     assert relay.stop() == 0
 
 
+@pytest.mark.full  # producer/test_service.py has a body of this size
 def test_the_backlog_of_hours_is_queued_in_one_body(start_relay: StartRelay) -> None:
     relay = start_relay(None)
     ticks = [json.dumps(tick(n // 3, n=n) | {"comment": "x" * 195}) for n in range(200_000)]

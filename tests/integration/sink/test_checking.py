@@ -18,7 +18,7 @@ from sink.metrics import Metrics
 from sink.writer import LogEnds, Writer
 from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.unit.sink.candles import frame
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 from tickpipe.replay.engine import set_offsets
 
 #: A minute of an hour ago; candles of older days are left alone.
@@ -116,7 +116,7 @@ async def test_a_check_waits_for_live_work(
     assert await value(connection, "SELECT count(*) FROM market_data") == 0
     checked.idle.set()
 
-    assert await asyncio.wait_for(checking, 30)
+    assert await asyncio.wait_for(checking, PATIENCE_SECONDS)
     assert await value(connection, "SELECT count(*) FROM market_data") == 1
 
 

@@ -153,7 +153,7 @@ async def test_a_partition_is_handed_over(settings: Settings, connection: Connec
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("how", ["stop_postgres", "kill_postgres"])
+@pytest.mark.parametrize("how", [pytest.param("stop_postgres", marks=pytest.mark.full), "kill_postgres"])
 async def test_a_database_outage_loses_nothing(
     servers: EmbeddedServers, settings: Settings, url: str, flow: Flow, how: str
 ) -> None:
@@ -199,7 +199,7 @@ async def test_a_sink_that_is_told_to_stop_during_an_outage_ends(
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("server", ["kafka", "postgres"])
+@pytest.mark.parametrize("server", [pytest.param("kafka", marks=pytest.mark.full), "postgres"])
 async def test_a_sink_that_starts_too_early_waits(
     servers: EmbeddedServers, settings: Settings, url: str, flow: Flow, server: str
 ) -> None:

@@ -72,6 +72,6 @@ async def test_a_killed_worker_reads_partitions_that_were_added_after_it_came_ba
         worker.kill()
         worker.start().wait_ready()
         await grow(settings, 4)
-        wait_until(lambda: "partitions=[0, 1, 2, 3]" in worker.said(), within_seconds=60, what="all partitions")
+        wait_until(lambda: "partitions=[0, 1, 2, 3]" in worker.said(), what="all partitions")
     finally:
         worker.close()

@@ -106,7 +106,7 @@ async def test_folding_and_commits_go_on_after_the_broker_was_killed(
         async def committing() -> bool:
             return sum((await kafka.committed()).values()) > committed_before
 
-        await eventually(committing, within_seconds=90, what="commits after the broker is back")
+        await eventually(committing, what="commits after the broker is back")
         await flowing
         await caught_up(kafka)
         supervising.cancel()
@@ -133,7 +133,7 @@ async def test_a_worker_that_joins_while_the_broker_comes_up_gets_its_partitions
             except httpx.HTTPError:
                 return False
 
-        await eventually(owns_all, within_seconds=90, what="all partitions")
+        await eventually(owns_all, what="all partitions")
     finally:
         supervising.cancel()
         worker.kill()

@@ -44,7 +44,7 @@ class Pipeline:
             return self.rows(table, source) == expected
 
         try:
-            await eventually(is_there, within_seconds=60, what=f"the rows of {source}")
+            await eventually(is_there, what=f"the rows of {source}")
         except AssertionError:
             assert self.rows(table, source) == expected
 

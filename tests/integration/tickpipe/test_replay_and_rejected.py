@@ -30,7 +30,8 @@ from tests.waiting import PATIENCE_SECONDS, wait_until
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay.engine import wait_until_empty
 
-pytestmark = pytest.mark.long(170)
+# integration/test_stack.py replays a stretch of its day, test_rejected.py lists, shows and resends one of every form.
+pytestmark = [pytest.mark.full, pytest.mark.long(170)]
 
 #: The first ticks of the day; batches of ten make 300 records of a symbol.
 COUNT, BATCH = 3_000, 10
@@ -108,7 +109,6 @@ def test_dry_run_tells_and_changes_nothing(stack: Pipeline) -> None:
     assert stack.committed() == before
 
 
-@pytest.mark.full
 def test_an_intact_table_is_not_touched(stack: Pipeline, rows: list[Row]) -> None:
     written = "SELECT ts, xmin::text, ctid::text FROM market_data WHERE source = 'Once' ORDER BY ts"
     before = stack.sql(written)
@@ -141,7 +141,6 @@ def test_what_was_lost_and_what_is_wrong_comes_back(stack: Pipeline, rows: list[
     assert stack.rows() == rows
 
 
-@pytest.mark.full  # a replay resets the offsets as Kafka's tool does
 def test_kafkas_own_reset_gives_the_same_rows(stack: Pipeline, rows: list[Row]) -> None:
     settings = stack.settings()
     stop_service(stack.data_dir, "stream")
@@ -185,7 +184,6 @@ def test_ctrl_c_starts_the_workers_again(stack: Pipeline) -> None:
     assert stack.committed() == before
 
 
-@pytest.mark.full
 def test_workers_that_run_elsewhere_must_be_stopped_first(stack: Pipeline, tmp_path: Path) -> None:
     before = stack.committed()
     status = stack.status()
@@ -241,7 +239,6 @@ def volume(stack: Pipeline, source: str) -> int | None:
 MINUTE_MS = int(datetime(2020, 1, 1, 12, tzinfo=UTC).timestamp()) * 1000
 
 
-@pytest.mark.full  # test_rejected.py lists and shows every form
 def test_what_is_still_unusable_is_listed_shown_and_not_sent(stack: Pipeline) -> None:
     state = stack.status()
     answer = plainhttp.post(
@@ -276,7 +273,6 @@ def unsuccessful(stack: Pipeline, *arguments: str) -> str:
     return done.stderr
 
 
-@pytest.mark.full  # test_rejected.py resends one of every form
 def test_an_item_that_is_usable_now_becomes_a_candle_and_sent_twice_counts_once(stack: Pipeline) -> None:
     # As an older version may have rejected it.
     item = json.dumps({"ts_msc": MINUTE_MS + 5, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}).encode()
@@ -290,7 +286,6 @@ def test_an_item_that_is_usable_now_becomes_a_candle_and_sent_twice_counts_once(
         assert volume(stack, "Fixed") == 1
 
 
-@pytest.mark.full  # test_rejected.py resends one of every form
 def test_a_frame_that_is_usable_now_becomes_a_candle(stack: Pipeline) -> None:
     ticks = [Tick(MINUTE_MS + 60_000 + n, 1.1, 1.2, 0.0, 0.0, 6) for n in range(4)]
     frame = Frame(
@@ -307,7 +302,6 @@ def test_a_frame_that_is_usable_now_becomes_a_candle(stack: Pipeline) -> None:
     stack.run("verify", "--source", "Framed")
 
 
-@pytest.mark.full  # test_rejected.py resends one of every form
 def test_a_candle_that_is_usable_now_is_stored(stack: Pipeline, rows: list[Row]) -> None:
     settings = stack.settings()
     candle = next(value for value in asyncio.run(published(settings)) if b'"source":"Once"' in value)
@@ -339,7 +333,6 @@ async def published(settings: Settings) -> list[bytes]:
     return [value for _, value in records if value is not None]
 
 
-@pytest.mark.full
 def test_all_are_sent_at_once(stack: Pipeline) -> None:
     # Besides what the tests before have left there, if they ran.
     item = json.dumps({"ts_msc": MINUTE_MS + 7, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}).encode()

@@ -97,7 +97,7 @@ async def _records(state: StackState, topic: str, at_least: int) -> list[bytes]:
     consumer = new_consumer(load_settings(**state.kafka_settings), topic, auto_offset_reset="earliest")
     await consumer.start()
     values: list[bytes] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(values) < at_least:
             for records in (await consumer.getmany(timeout_ms=500)).values():
                 values += [record.value for record in records]

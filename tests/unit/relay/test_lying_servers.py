@@ -13,6 +13,7 @@ from relay.server import Server
 from relay.store import Store
 from tests.lying import DRIP, DRIPPING_HEAD, ENDLESS, ENDLESS_CONTINUE, LIES, PORTAL, LyingServer, lying_server
 from tests.unit.relay.rows import put, tick
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 @pytest.fixture
@@ -70,18 +71,15 @@ def test_a_portal_that_stays_shows_and_deletes_nothing(store: Store, lying: Lyin
         sender = Forwarder(store, server, Pending(store, limit=10), stop=stop)
         thread = threading.Thread(target=sender.run)
         thread.start()
-        deadline = time.monotonic() + 20
-        while lying.requests < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: lying.requests >= 3, what="three requests")
         assert (sender.totals.cause, sender.totals.forwarded) == ("foreign_answer", 0)
         assert "login page" in sender.totals.trouble
         assert "Hotel Wi-Fi" in sender.totals.trouble
         assert count_pending(store.connection) == 50
         lying.lies.clear()
-        while count_pending(store.connection) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: not count_pending(store.connection), what="no backlog")
         stop.set()
         sender.wake.set()
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     assert len(lying.taken) == 50
     assert sender.totals.trouble == ""

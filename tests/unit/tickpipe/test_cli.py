@@ -223,7 +223,7 @@ def test_interrupted_pipe_ends_at_once_and_says_where_to_go_on(producer: Scripte
         wait_taken(producer, 2)
         time.sleep(0.2)
         sending.send_signal(signal.SIGINT)
-        assert sending.wait(20) == 130
+        assert sending.wait(PATIENCE_SECONDS) == 130
         assert sending.stderr is not None
         errors = sending.stderr.read()
 

@@ -7,7 +7,7 @@ import pytest
 from sink.db.connection import Connection, connect
 from sink.db.schema import migrate, set_compression
 from sink.writer import Writer
-from tests.integration.sink.db.editions import EDITIONS, GIVEN_SERVER, database_on, install_pglite, pglite_database
+from tests.integration.sink.db.editions import GIVEN_SERVER, MOST_EDITIONS, database_on, install_pglite, pglite_database
 from tests.integration.sink.fixed import new_writer
 from tests.servers import EmbeddedServers, schema_template
 
@@ -20,7 +20,7 @@ def pglite() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=EDITIONS)
+@pytest.fixture(params=MOST_EDITIONS)
 def database(request: pytest.FixtureRequest) -> Iterator[str]:
     """The libpq URL of a database of each edition: plain PostgreSQL, TimescaleDB's community edition, a given one."""
     if request.param == "pglite":

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
+import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from tests import tools
 from tests.ports import free_port
+from tests.waiting import PATIENCE_SECONDS
 
 _PGLITE = Path(__file__).parent / "pglite"
 
@@ -20,6 +22,11 @@ _PGLITE = Path(__file__).parent / "pglite"
 GIVEN_SERVER = os.environ.get("TICKPIPE_TEST_DATABASE_DSN")
 
 EDITIONS = ["postgresql", "pglite", *(["given"] if GIVEN_SERVER else [])]
+
+#: PGlite takes five times as long for the same statements: `make test` runs on it what is its own.
+MOST_EDITIONS = [pytest.param(name, marks=pytest.mark.full if name == "pglite" else ()) for name in EDITIONS]
+
+every_edition = pytest.mark.parametrize("database", EDITIONS, indirect=True)
 
 #: npm's download of 30 MB, at most (seconds).
 _INSTALL_TIMEOUT_SECONDS = 120
@@ -54,7 +61,7 @@ def pglite_database() -> Iterator[str]:
     finally:
         server.stdin.close()
         server.stdout.close()
-        server.wait(10)
+        server.wait(PATIENCE_SECONDS)
 
 
 def install_pglite() -> None:

@@ -11,7 +11,7 @@ from runtime.settings import load_settings
 from sink.db.connection import connect
 from sink.db.schema import migrate
 from sink.db.session import database_conninfo
-from tests.integration.sink.db.editions import EDITIONS, GIVEN_SERVER, database_on, install_pglite, pglite_database
+from tests.integration.sink.db.editions import GIVEN_SERVER, MOST_EDITIONS, database_on, install_pglite, pglite_database
 from tests.integration.sink.db.history import assert_exact, insert, materialise_step, refresh, some_minutes
 from tests.integration.sink.db.oracle import Day
 from tests.integration.sink.flow import value
@@ -20,7 +20,7 @@ from tests.servers import EmbeddedServers
 MATERIALISED = ("H1", "H4", "D1", "W1", "MN1")
 
 
-@pytest.fixture(params=EDITIONS, scope="module")
+@pytest.fixture(params=MOST_EDITIONS, scope="module")
 def fresh_database(request: pytest.FixtureRequest) -> Iterator[str]:
     """The libpq URL of a database of each edition that was empty when it was migrated, just now."""
     with ExitStack() as stack:

@@ -13,6 +13,7 @@ from sink.db.connection import Connection, Database
 from sink.db.schema import edition, set_compression, storage
 from sink.maintenance import Deleted, Retainer, Retention
 from sink.writer import Writer
+from tests.integration.sink.db.editions import every_edition
 from tests.integration.sink.db.history import (
     candles,
     delete,
@@ -227,6 +228,7 @@ async def test_bars_of_the_broker_go_with_their_timeframe(connection: Connection
         assert await value(connection, query, moment, timeframe) is True
 
 
+@every_edition
 async def test_compressed_minutes_go_as_well(connection: Connection, stored: list[Bar]) -> None:
     if not (await edition(connection)).startswith("timescaledb community"):
         pytest.skip("only TimescaleDB's community edition compresses")

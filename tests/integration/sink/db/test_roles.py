@@ -17,7 +17,7 @@ from sink.db.session import SQL
 from sink.maintenance import Materialiser, Retainer, Retention
 from sink.metrics import Metrics
 from sink.writer import Writer
-from tests.integration.sink.db.editions import database_on
+from tests.integration.sink.db.editions import database_on, every_edition
 from tests.integration.sink.db.history import insert, refresh, some_minutes
 from tests.integration.sink.db.test_retention import OneConnection
 from tests.integration.sink.flow import value
@@ -39,6 +39,7 @@ async def roles(connection: Connection) -> AsyncIterator[None]:
         await connection.execute(b"DROP OWNED BY of_writer, of_reader; DROP ROLE of_writer, of_reader")
 
 
+@every_edition
 @pytest.mark.usefixtures("roles")
 async def test_a_role_that_writes_rows_does_all_that_the_sink_does(connection: Connection, writer: Writer) -> None:
     # A few are enough, on both sides of the cut: they are in chunks of their own.

@@ -20,7 +20,7 @@ from marketdata.contract.fields import timeframe_of
 from marketdata.timeframes import TIMEFRAMES, Timeframe
 from sink.db.connection import Connection, connect
 from sink.db.schema import edition, migrate, migration_files
-from tests.integration.sink.db.editions import database_on
+from tests.integration.sink.db.editions import database_on, every_edition
 from tests.integration.sink.db.history import (
     SERIES,
     assert_exact,
@@ -102,6 +102,7 @@ def test_one_more_timeframe_is_taken_everywhere(another_timeframe: str, monkeypa
     ]
 
 
+@every_edition
 async def test_names_are_bound_however_the_search_path_is_set(connection: Connection) -> None:
     # Arrange: tables and functions of the same names in a schema that is searched first
     stored = [minute(random.Random(n), MONDAY + timedelta(minutes=n)) for n in range(0, 4_000, 7)]
@@ -226,6 +227,7 @@ async def test_a_minute_that_moves_leaves_one_hour_and_joins_another(connection:
         await refresh(connection)
 
 
+@every_edition
 async def test_sums_are_the_same_to_the_last_bit_whatever_is_materialised(connection: Connection) -> None:
     # Arrange: thirds, whose sum depends on the order and on the brackets
     dice = random.Random(11)

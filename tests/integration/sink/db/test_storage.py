@@ -5,6 +5,7 @@ import pytest
 from sink.db.connection import Connection
 from sink.db.schema import edition, set_compression, storage
 from sink.writer import Writer
+from tests.integration.sink.db.editions import every_edition
 from tests.integration.sink.db.history import assert_exact, delete, insert, marks, refresh, some_minutes
 from tests.integration.sink.db.oracle import Day
 from tests.integration.sink.fixed import new_writer
@@ -12,6 +13,7 @@ from tests.integration.sink.flow import value
 from tests.unit.sink.candles import MINUTE, candle
 
 
+@every_edition
 async def test_sizes_are_told_on_every_edition(connection: Connection) -> None:
     dice = random.Random(3)
     await insert(connection, list(some_minutes(dice, "EURUSD", "S")))
@@ -24,6 +26,7 @@ async def test_sizes_are_told_on_every_edition(connection: Connection) -> None:
         assert (found.chunks, found.compressed_chunks, found.policies) == (None, None, [])
 
 
+@every_edition
 async def test_compression_is_set_changed_and_taken_back(connection: Connection) -> None:
     community = (await edition(connection)).startswith("timescaledb community")
     for days in (90, 90, 30, 0, 0, 7):
@@ -36,6 +39,7 @@ async def test_compression_is_set_changed_and_taken_back(connection: Connection)
             assert f'"compress_after": "{days} days"' in found[0][2]
 
 
+@every_edition
 async def test_compressed_candles_can_still_change(connection: Connection) -> None:
     """Late ticks, a minute that closes, a repair and deletes, in chunks that are compressed."""
     if not (await edition(connection)).startswith("timescaledb community"):

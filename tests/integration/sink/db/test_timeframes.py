@@ -15,6 +15,7 @@ from sink.db.schema import edition
 from sink.writer import Writer
 from tests.conftest import FULL
 from tests.days import eurusd_ticks
+from tests.integration.sink.db.editions import every_edition
 from tests.integration.sink.db.history import (
     SERIES,
     assert_exact,
@@ -162,6 +163,7 @@ def _from_ticks(starts: list[datetime]) -> Iterator[Bar]:
             )
 
 
+@every_edition
 async def test_a_candle_is_closed_when_its_period_is_over_and_every_minute_closed(connection: Connection) -> None:
     # Arrange: an hour whose minutes are all closed, which is not over; and one that is, with an open minute
     dice = random.Random(1)

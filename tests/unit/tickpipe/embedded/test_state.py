@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from marketdata.errors import StackError
 from tests.ports import free_port
+from tests.waiting import wait_until
 from tickpipe.embedded.state import (
     Ports,
     ServiceState,
@@ -134,10 +134,7 @@ def test_lock_is_not_inherited_by_children(tmp_path: Path) -> None:
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
     try:
         # The kernel drops the child's copy a moment after exec.
-        deadline = time.monotonic() + 1
-        while is_locked(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not is_locked(tmp_path)
+        wait_until(lambda: not is_locked(tmp_path), what="a lock that is free")
         assert child.poll() is None
     finally:
         child.communicate(b"\n")

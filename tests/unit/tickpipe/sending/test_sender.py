@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from marketdata.errors import SettingsError
 from runtime.posting import ServerRefused, ServerUnavailable
 from tests.scripted import Answer, ScriptedServer
+from tests.waiting import PATIENCE_SECONDS
 from tickpipe.sending.batches import batches, batches_at_once, live
 from tickpipe.sending.blocks import FileTick
 from tickpipe.sending.sender import PriceForm, TickSender
@@ -257,7 +258,7 @@ def test_feed_that_pauses_lets_the_batch_leave() -> None:
 
     def feed() -> Iterator[FileTick]:
         yield from (tick(1), tick(2))
-        assert more.wait(20)
+        assert more.wait(PATIENCE_SECONDS)
         yield tick(3)
 
     stream = batches(live(feed()), 200, 0)
