@@ -15,7 +15,7 @@ from marketdata.contract.body import decode
 from marketdata.contract.fields import is_bar, with_names
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, TooLarge, Unusable
 from marketdata.errors import TickpipeError
-from tickpipe.sending.bodies import bodies_in, usual_in
+from tickpipe.sending.bodies import Times, bodies_in, join, usual_in
 from tickpipe.sending.columnfile import BadLine, SkippingFile
 from tickpipe.sending.dialects import UnknownForm, field_of, parse_file_name
 from tickpipe.sending.document import Document, Written
@@ -55,6 +55,8 @@ class Posted(NamedTuple):
 
     origin: Origin
     items: Written
+    #: Of ticks; bars may be joined with any others.
+    times: Times
 
 
 class ArchiveFile(SkippingFile):
@@ -81,7 +83,7 @@ class ArchiveFile(SkippingFile):
         self._default = symbol or parse_file_name(path).symbol
 
     def __iter__(self) -> Iterator[Posted]:
-        """The requests in the order of the file; short ones of one origin are joined.
+        """The requests in the order of the file; short ones of one origin that follow each other are joined.
 
         Raises:
             UnknownForm: when the file holds no JSON.
@@ -91,7 +93,9 @@ class ArchiveFile(SkippingFile):
         try:
             for request in self._requests():
                 if waiting is not None and (
-                    waiting.origin != request.origin or waiting.items.size_bytes >= _TOGETHER_BYTES
+                    waiting.origin != request.origin
+                    or waiting.items.size_bytes >= _TOGETHER_BYTES
+                    or not join(waiting.times, request.times)
                 ):
                     yield waiting
                     waiting = None
@@ -113,9 +117,9 @@ class ArchiveFile(SkippingFile):
                 with suppress(TooLarge):
                     usual = usual_in([text for _, text in block], self._symbol)
             if usual is not None:
-                written, offset = usual
+                written, times, offset = usual
                 if written:
-                    yield Posted(Origin(TICKS_ROUTE, None, None, offset), written)
+                    yield Posted(Origin(TICKS_ROUTE, None, None, offset), written, times)
                 continue
             for line, text in block:
                 try:
@@ -129,9 +133,9 @@ class ArchiveFile(SkippingFile):
         Raises:
             Unusable, TooLarge: before the first, when it is no body.
         """
-        for written, items, source, agent, offset in list(bodies_in(text, self._symbol)):
+        for written, items, times, source, agent, offset in list(bodies_in(text, self._symbol)):
             if items is None:
-                yield Posted(Origin(TICKS_ROUTE, source, agent, offset), written)
+                yield Posted(Origin(TICKS_ROUTE, source, agent, offset), written, times)
                 continue
             by_route = {TICKS_ROUTE: Written(), BARS_ROUTE: Written()}
             for item, as_written in zip(items, written, strict=True):
@@ -140,7 +144,7 @@ class ArchiveFile(SkippingFile):
                     by_route[route].add(self._with_symbol(item, as_written))
             for route, wanted in by_route.items():
                 if wanted:
-                    yield Posted(Origin(route, source, agent, offset), wanted)
+                    yield Posted(Origin(route, source, agent, offset), wanted, times if route == TICKS_ROUTE else {})
 
     def _texts(self) -> Iterator[tuple[int, str]]:
         """The JSON texts, with the number of the line that each begins in; a long document comes in pieces.

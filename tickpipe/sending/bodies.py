@@ -5,7 +5,7 @@ items of others are decoded one by one.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -26,6 +26,7 @@ from marketdata.contract.body import (
     fields_of,
     utc_offset_in,
 )
+from marketdata.contract.fields import with_names
 from tickpipe.sending.document import Written
 
 #: Requests in requests: a relay that archives what another one queued.
@@ -38,6 +39,7 @@ class _Usual(Struct, gc=False):
     symbol: str
     bid: float
     ask: float
+    last: float = 0.0
     time_msc: int = 0
     ts_msc: int = 0
     time: str = ""
@@ -120,6 +122,10 @@ _OFFSET: Final = OFFSET.encode()
 _fields_decoder: Final = msgspec.json.Decoder(dict[FieldName, Raw] | list[Raw], dec_hook=field_name)
 _field_decoder: Final = msgspec.json.Decoder(list[Raw] | dict[str, Raw] | str | float | int | bool | None)
 
+#: For each symbol the times of the first and the last tick (milliseconds). None where a request must stay one: the fold
+#: tells a resend of ticks in whole seconds, and of deals, by whole requests.
+Times = dict[str, tuple[int, int]] | None
+
 #: What msgspec raises where a text is not JSON, or not of the form that is asked for.
 _OTHERWISE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -130,6 +136,7 @@ class Body(NamedTuple):
     written: Written
     #: The same decoded; None where all are usual ticks of the wanted symbol.
     items: list[Any] | None
+    times: Times
     source: str | None
     agent: str | None
     utc_offset_seconds: int | None
@@ -147,9 +154,9 @@ def bodies_in(
         Unusable, TooLarge: when the text, or what is archived in it, is no body.
     """
     if (usual := usual_in((text,), symbol)) is not None:
-        written, offset = usual
+        written, times, offset = usual
         if written:
-            yield Body(written, None, source, agent, offset)
+            yield Body(written, None, times, source, agent, offset)
         return
     try:
         items, decoded, offset = _strictly(text)
@@ -171,11 +178,54 @@ def bodies_in(
             inner, symbol, named.get("x-source") or source, named.get("user-agent") or agent, depth + 1
         )
     if plain:
-        yield Body(plain, plain_items, source, agent, offset)
+        yield Body(plain, plain_items, times_of(map(_time_of, plain_items)), source, agent, offset)
 
 
-def usual_in(texts: Sequence[bytes], symbol: str | None) -> tuple[Written, int | None] | None:
-    """The ticks of texts that hold nothing else, and the one offset of the clock; None for any others.
+def times_of(ticks: Iterable[tuple[str, int] | None]) -> Times:
+    """The times of a request's ticks, given the symbol and the time of each; None for one that must not be joined."""
+    times: dict[str, tuple[int, int]] = {}
+    for tick in ticks:
+        if tick is None:
+            return None
+        symbol, time_ms = tick
+        first, last = times.get(symbol, (time_ms, time_ms))
+        times[symbol] = (min(first, time_ms), max(last, time_ms))
+    return times
+
+
+def join(times: Times, following: Times) -> bool:
+    """Whether a request may be joined to those of `times`, which then count it.
+
+    Only when it begins later than they end: a resend has to stay a frame of its own, or its ticks would count twice (as
+    in relay/lanes.py).
+    """
+    if (
+        times is None
+        or following is None
+        or any(symbol in times and first <= times[symbol][1] for symbol, (first, _) in following.items())
+    ):
+        return False
+    times |= following
+    return True
+
+
+def _time_of(item: Any) -> tuple[str, int] | None:
+    if not isinstance(item, dict):
+        return None
+    named = with_names(item)
+    time_ms = named.get("time_msc") or named.get("ts_msc")
+    return None if named.get("last") or type(time_ms) is not int else (str(named.get("symbol")), time_ms)
+
+
+def _usual_time(tick: _Usual) -> tuple[str, int] | None:
+    time_ms = tick.time_msc or tick.ts_msc
+    return (tick.symbol, time_ms) if time_ms and not tick.last else None
+
+
+def usual_in(texts: Sequence[bytes], symbol: str | None) -> tuple[Written, Times, int | None] | None:
+    """The ticks of texts that hold nothing else, their times, and the one offset of the clock; None for any others.
+
+    Several texts are those of requests that may be joined.
 
     Args:
         texts: one body each.
@@ -196,18 +246,21 @@ def usual_in(texts: Sequence[bytes], symbol: str | None) -> tuple[Written, int |
         return None
     ticks = [tick for of_one, _ in found for tick in of_one]
     # Where no time is said, another spelling of the names is looked for.
-    if not all(tick.time_msc or tick.ts_msc or tick.time or tick.ts for tick in ticks):
-        return None
-    if symbol is not None and any(tick.symbol != symbol for tick in ticks):
+    if not all(tick.time_msc or tick.ts_msc or tick.time or tick.ts for tick in ticks) or (
+        symbol is not None and any(tick.symbol != symbol for tick in ticks)
+    ):
         return None
     check_count(len(ticks))
+    times, *others = (times_of(map(_usual_time, of_one)) for of_one, _ in found)
+    if not all(join(times, other) for other in others):
+        return None
     items = _arrays_of(texts, text, form)
     if items is None or text.count(_OFFSET) > (0 if offset is None else len(texts)):
         return None
     written = Written()
     if ticks:
         written.add(items, len(ticks))
-    return written, offset
+    return written, times, offset
 
 
 def _form_of(text: bytes) -> _Form:

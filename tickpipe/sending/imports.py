@@ -185,7 +185,7 @@ def _rest(requests: Iterable[Posted], skip: int) -> Iterator[Posted]:
     for request in requests:
         count = len(request.items)
         if skip < count:
-            yield request if not skip else Posted(request.origin, request.items[skip:])
+            yield request if not skip else request._replace(items=request.items[skip:])
         skip = max(0, skip - count)
 
 
@@ -216,7 +216,7 @@ def _preview_archive(each: Import) -> tuple[object, ...]:
     symbols: set[str] = set()
     first = last = None
     with ArchiveFile(each.path, symbol=each.said.symbol) as archive:
-        for origin, written in archive:
+        for origin, written, _ in archive:
             items = _decoded(written)
             if not ticks + bars:
                 for item in items[:_SHOWN_ROWS]:

@@ -42,7 +42,7 @@ class Request(NamedTuple):
 def requests(path: Path, symbol: str | None = None) -> tuple[list[Request], list[str]]:
     assert is_archive(path)
     with ArchiveFile(path, symbol=symbol) as archive:
-        return [Request(origin, [json.loads(item) for item in items]) for origin, items in archive], archive.reasons
+        return [Request(origin, [json.loads(item) for item in items]) for origin, items, _ in archive], archive.reasons
 
 
 def test_the_outbound_archive_has_a_request_in_each_line(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_items_are_passed_on_as_they_were_written(tmp_path: Path, line: str) -> 
     path = tmp_path / "ticks.jsonl"
     path.write_text(f"{line}\n")
     with ArchiveFile(path) as archive:
-        ((_, items),) = archive
+        ((_, items, _),) = archive
     assert all(item in line.encode() for item in map(bytes.strip, items))
     assert line.count("symbol") + line.count("Symbol") == len(items)
     assert items.text.count(b"1.165120") == line.count("1.165120")
@@ -314,12 +314,31 @@ def test_a_usual_tick_is_no_bar_no_table_and_no_envelope(item: dict[str, Any]) -
 
 def test_lines_of_one_tick_are_joined_into_requests_of_a_megabyte(tmp_path: Path) -> None:
     path = tmp_path / "PDC_outbound_20251020.jsonl"
-    line = '{"ts":"x","kind":"tick","body":{"ticks":[%s]}}\n' % (WRITTEN % "")
-    path.write_text(line * 20_000)
+    lines = (json.dumps({"ts": "x", "kind": "tick", "body": {"ticks": [tick(number)]}}) for number in range(20_000))
+    path.write_text("\n".join(lines))
     with ArchiveFile(path) as archive:
-        sizes = [(len(items), items.size_bytes) for _, items in archive]
+        sizes = [(len(items), items.size_bytes) for _, items, _ in archive]
     assert sum(count for count, _ in sizes) == 20_000
     assert [size // 100_000 for _, size in sizes[:-1]] == [8] * (len(sizes) - 1)
+
+
+@pytest.mark.parametrize("extra", [{}, {"comment": "a[1]"}, {"list": []}])
+def test_a_request_that_was_posted_again_is_not_joined_with_the_first(tmp_path: Path, extra: dict[str, Any]) -> None:
+    # In one frame its ticks would count twice; as frames of their own they are known for a resend.
+    path = tmp_path / "PDC_outbound_20251020.jsonl"
+    lines = [[0, 1], [2, 3], [2, 3], [4], [4], [5, 6]]
+    path.write_text("".join(json.dumps({"body": {"ticks": [tick(i, **extra) for i in line]}}) + "\n" for line in lines))
+    found, _ = requests(path)
+    times = [[item["ts_msc"] - tick(0)["ts_msc"] for item in request.items] for request in found]
+    assert times == [[0, 1, 2, 3], [2, 3, 4], [4, 5, 6]]
+
+
+@pytest.mark.parametrize("extra", [{"ts_msc": 0}, {"last": 1.165}])
+def test_requests_that_the_fold_tells_by_the_whole_stay_as_they_were(tmp_path: Path, extra: dict[str, Any]) -> None:
+    path = tmp_path / "PDC_outbound_20251020.jsonl"
+    path.write_text("".join(json.dumps({"body": {"ticks": [tick(i, **extra)]}}) + "\n" for i in range(3)))
+    found, _ = requests(path)
+    assert [len(request.items) for request in found] == [1, 1, 1]
 
 
 def test_a_part_of_joined_requests_has_the_items_in_their_order(tmp_path: Path) -> None:
@@ -327,7 +346,7 @@ def test_a_part_of_joined_requests_has_the_items_in_their_order(tmp_path: Path) 
     lines = [[tick(0), tick(1)], [tick(2, Comment=float("nan"))], [tick(3), tick(4), tick(5)]]
     path.write_text("".join(json.dumps({"ticks": line}) + "\n" for line in lines))
     with ArchiveFile(path) as archive:
-        ((_, items),) = archive
+        ((_, items, _),) = archive
     part = items[1:5]
     assert [json.loads(item)["ts_msc"] - tick(0)["ts_msc"] for item in part] == [1, 2, 3, 4]
     assert json.loads(items[3]) == tick(3)
@@ -385,6 +404,6 @@ def test_lines_that_are_read_together_say_what_each_says(lines: list[str], tmp_p
     for block_bytes in (1, 64 * 1024):
         with ArchiveFile(path) as archive, pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(archives, "_BLOCK_BYTES", block_bytes)
-            requests_found = [(origin, [*map(bytes.strip, items)]) for origin, items in archive]
+            requests_found = [(origin, [*map(bytes.strip, items)]) for origin, items, _ in archive]
             found.append((requests_found, archive.reasons, archive.skipped))
     assert found[0] == found[1]
