@@ -98,10 +98,13 @@ class Flow:
         if self._before is not None:
             rows = pa.concat_tables([_last_frame(self._before), rows])
         first_rows = _run_starts(rows["offset"])
-        times = rows["time"].cast(pa.int64())
-        bounds = pa.table({"frame": rows["offset"], "time": times}).group_by("frame", use_threads=False)
-        found = bounds.aggregate([("time", "min"), ("time", "max")]).sort_by("frame")
-        begins, ends = found["time_min"].slice(1), found["time_max"].slice(0, len(found) - 1)
+        found = pa.table({"frame": rows["offset"], "begin": rows["time"].cast(pa.int64())})
+        if len(first_rows) == len(rows):
+            found = found.append_column("end", found["begin"])
+        else:
+            bounds = found.group_by("frame", use_threads=False).aggregate([("begin", "min"), ("begin", "max")])
+            found = bounds.sort_by("frame").rename_columns({"begin_min": "begin", "begin_max": "end"})
+        begins, ends = found["begin"].slice(1), found["end"].slice(0, len(found) - 1)
         if pc.any(pc.less(begins, ends)).as_py():
             return False
         touching = pc.add(pc.indices_nonzero(pc.equal(begins, ends)), 1).cast(pa.int64())
@@ -111,7 +114,7 @@ class Flow:
         made = pa.chunked_array([suspects, pc.subtract(suspects, 1)])
         some = rows.filter(pc.is_in(rows["offset"], value_set=pc.unique(found["frame"].take(made))))
         frames = dict(frames_in(_numbered(some), _ONE_SERIES))
-        offsets, boundaries = found["frame"].to_pylist(), found["time_min"].to_pylist()
+        offsets, boundaries = found["frame"].to_pylist(), found["begin"].to_pylist()
         return not any(
             repeats(frames[offsets[at - 1]], frames[offsets[at]], boundaries[at]) for at in suspects.to_pylist()
         )
