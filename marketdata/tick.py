@@ -69,13 +69,13 @@ class Columns(Struct, gc=False, omit_defaults=True, eq=False):
     def of(cls, ticks: Sequence[Tick], since_ms: int | None = None) -> Self:
         """The columns of these ticks, of which there must be one; times count from `since_ms`, or from the first."""
         since_ms = ticks[0].time_msc if since_ms is None else since_ms
-        flags = [tick.flags for tick in ticks]
+        last, volume, flags = [t.last for t in ticks], [t.volume for t in ticks], [t.flags for t in ticks]
         return cls(
             since_ms, [tick.time_msc - since_ms for tick in ticks],
             [tick.bid for tick in ticks], [tick.ask for tick in ticks],
             flags[0] if flags.count(flags[0]) == len(flags) else flags,
-            [tick.last for tick in ticks] if any(map(_last, ticks)) else 0.0,
-            [tick.volume for tick in ticks] if any(map(_volume, ticks)) else 0.0,
+            last if any(last) else 0.0,
+            volume if any(volume) else 0.0,
         )  # fmt: skip
 
     @classmethod
@@ -163,7 +163,7 @@ class RecordColumns(Columns, gc=False, omit_defaults=True, eq=False):
 #: Ticks in the order in which they were sent.
 Ticks = list[Tick] | Columns
 
-_bid, _ask, _last, _volume = map(attrgetter, ("bid", "ask", "last", "volume"))
+_bid, _ask = map(attrgetter, ("bid", "ask"))
 
 
 class Frame(Struct, gc=False, omit_defaults=True, kw_only=True):

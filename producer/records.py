@@ -335,34 +335,30 @@ def read_bulk(bulk: BulkBody, clock: Clock, by_symbol: TicksBySymbol) -> int:
 def _sort(ticks: list[TickFields], clock: Clock, by_symbol: TicksBySymbol) -> None:
     symbols = by_symbol.symbols
     shift_ms, latest_ms = clock.shift_ms, clock.latest_ms
-    # A batch has few distinct whole seconds. Where the shift depends on the time, it may on the order as well.
-    known: dict[str, tuple[int, bool]] = {}
     for tick in ticks:
-        bid, ask, last, volume = tick.bid, tick.ask, tick.last, tick.volume_real
-        coarse = False
-        time_msc = tick.time_msc or tick.ts_msc
-        if not time_msc:
-            text = tick.time or tick.ts or ""
-            if text not in known:
-                time = parse_time(text, "ts")
-                known[text] = (clock.utc_ms(time, tick.symbol), time.coarse)
-            time_msc, coarse = known[text] if shift_ms is not None else known.pop(text)
-        else:
-            time_msc -= clock.shift_at(time_msc, tick.symbol) if shift_ms is None else shift_ms
+        symbol = tick.symbol
+        time_msc, coarse = tick.time_msc or tick.ts_msc, False
+        if time_msc:
+            time_msc -= clock.shift_at(time_msc, symbol) if shift_ms is None else shift_ms
             if not EARLIEST_MS <= time_msc <= latest_ms:
                 raise InvalidItem("ts", "out of range")
+        else:
+            time = parse_time(tick.time or tick.ts or "", "ts")
+            time_msc, coarse = clock.utc_ms(time, symbol), time.coarse
         # What fails comes before what changes: a tick is sorted in wholly, or not at all.
-        of_symbol = symbols.get(tick.symbol)
+        of_symbol = symbols.get(symbol)
         if of_symbol is None:
-            if symbol_of(tick.symbol) != tick.symbol:
+            if symbol_of(symbol) != symbol:
                 raise InvalidItem("symbol", "not as it is read")
-            of_symbol = symbols[tick.symbol] = SymbolTicks()
+            of_symbol = symbols[symbol] = SymbolTicks()
+        volume = tick.volume_real or tick.volume
+        of_symbol.ticks.append(Tick(time_msc, tick.bid, tick.ask, tick.last, volume, tick.flags))
         if coarse:
             of_symbol.coarse = True
-        of_symbol.ticks.append(Tick(time_msc, bid, ask, last, volume or tick.volume, tick.flags))
         if of_symbol.point is None:
             of_symbol.point = tick.point or (POINTS[tick.digits] if isinstance(tick.digits, int) else None)
-        if of_symbol.mode is None:
-            of_symbol.mode = tick.mode or tick.chart_mode or None
-        if tick.late:
-            by_symbol.late += 1
+        # Nearly no sender says any of these.
+        if tick.mode or tick.chart_mode or tick.late:
+            if of_symbol.mode is None:
+                of_symbol.mode = tick.mode or tick.chart_mode or None
+            by_symbol.late += tick.late is True

@@ -133,9 +133,11 @@ def add_reports(connection: sqlite3.Connection, raw: bytes, facts: Facts) -> Non
 
 
 class Reports:
-    """The reports that wait in a store, for its forwarder; `counts` says what became of them."""
+    """The reports that wait in a store, for its forwarder; `counts` says what became of them, where that is shown."""
 
-    def __init__(self, store: Store, counts: FillCounts, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: Store, counts: FillCounts | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store, self._counts, self._monotonic = store, counts, monotonic
         self._failures = 0
         self._not_before = -1.0
@@ -172,7 +174,7 @@ class Reports:
             result = server.post(FILLS_ROUTE, body.encode(), headers, len(reports.fills) + len(reports.sessions))
         except (BodyRefused, BodyTooLarge, SourceRefused, Unusable) as exc:
             log.warning(f"The server refuses a report of filled ranges: {exc}", action="report_refused")
-            self._counts.failed += len(reports.fills)
+            self._count(reports, range(len(reports.fills)))
         except TickpipeError as exc:
             self._failures += 1
             pause = _RETRY_SECONDS if isinstance(exc, NoSuchEndpoint) else min(_RETRY_SECONDS, 2.0**self._failures / 2)
@@ -184,6 +186,10 @@ class Reports:
             if result.errors:
                 reasons = "; ".join(list(result.reasons.values())[:MAX_DETAILS])
                 log.warning(f"The server refuses {result.errors} reports: {reasons}", action="report_refused")
-            self._counts.note(reports.fills, result.reasons)
+            self._count(reports, result.reasons)
         self._failures = 0
         return True
+
+    def _count(self, reports: _Body, refused: Container[int]) -> None:
+        if self._counts is not None:
+            self._counts.note(reports.fills, refused)

@@ -5,8 +5,9 @@ them may be of a third kind, and where two servers see different ends of a reque
 wrote (request smuggling).
 
 What frames chunks never comes here. There h11 takes what llhttp refuses (blanks behind a size, `;` without a name,
-lines that end with LF, trailers that go on or say a length); llhttp takes sizes of more than 20 digits, and two spaces
-in the first line. Each finds the end of such a request where the other would, or refuses it.
+lines that end with LF, trailers that go on or say a length); llhttp takes sizes of more than 20 digits, two spaces
+in the first line, and `RTSP/1.0`, which it reports as version 1.0. Each finds the end of such a request where the other
+would, or refuses it.
 """
 
 import re

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import psycopg
 import pytest
+import structlog
 import typer.main
 import typer.testing
 from psycopg import sql
@@ -56,6 +57,16 @@ hypothesis.settings.load_profile("tests")
 
 #: For a property whose examples take more than 20 ms: a fifth in `make test`, elsewhere as many as of others.
 fewer_examples = hypothesis.settings(max_examples=_EXAMPLES if FULL or _ASKED else _EXAMPLES // 5)
+
+# Where a test has no logs configured, structlog's default writes tracebacks by rich, with the repr of every local
+# variable of every frame: of what C extensions hold, from a server's thread, while other threads change it. A process
+# ended with a segmentation fault there once.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 # Each call of a CliRunner would build all commands of its app again, which takes longer than most of what they do here.
 typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ignore[attr-defined]

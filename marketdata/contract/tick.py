@@ -40,27 +40,28 @@ _EpochMs = Annotated[int, Meta(ge=0)]
 _Mode = Literal["bid", "last"]
 
 
-class TickFields(Struct, gc=False):
+class TickFields(Struct, gc=False, kw_only=True):
     """The fields of a tick that are read, in the types that most senders give them.
 
-    `read_tick` accepts other types and names as well; for these types its result is the same.
+    `read_tick` accepts other types and names as well; for these types its result is the same. In the order in which
+    DataCollectorPRO writes them each is found at once.
     """
 
+    ts: Annotated[str | None, Meta(description="ISO-8601")] | UnsetType = UNSET
     symbol: Annotated[str, Meta(description="1 to 32 printable characters")]
     bid: Annotated[_Price, Meta(description="0 is none")]
     ask: Annotated[_Price, Meta(description="0 is none")]
     last: Annotated[_Price, Meta(description="price of the last deal; 0 is none")] = 0.0
     volume: Annotated[_Positive, Meta(description="volume of the deal")] = 0.0
     flags: Annotated[int, Meta(ge=0, le=MAX_FLAGS, description="a bit mask (MT5: TICK_FLAG)")] = 0
-    ts: Annotated[str | None, Meta(description="ISO-8601")] | UnsetType = UNSET
-    time: Annotated[str | None, Meta(description="ISO-8601")] | UnsetType = UNSET
     ts_msc: Annotated[_EpochMs, Meta(description="epoch milliseconds on the sender's clock")] | UnsetType = UNSET
-    time_msc: Annotated[_EpochMs, Meta(description="the same by its other name")] | UnsetType = UNSET
-    volume_real: Annotated[_Positive | None, Meta(description="preferred to volume")] | UnsetType = UNSET
     digits: Annotated[_Digits | None, Meta(description="decimals of a price")] | UnsetType = UNSET
     point: Annotated[_Positive | None, Meta(description="size of a point; from digits when missing")] | UnsetType = (
         UNSET
     )
+    time: Annotated[str | None, Meta(description="ISO-8601")] | UnsetType = UNSET
+    time_msc: Annotated[_EpochMs, Meta(description="the same by its other name")] | UnsetType = UNSET
+    volume_real: Annotated[_Positive | None, Meta(description="preferred to volume")] | UnsetType = UNSET
     mode: Annotated[_Mode | None, Meta(description="the price that draws the chart")] | UnsetType = UNSET
     chart_mode: Annotated[_Mode | None, Meta(description="the same by its other name")] | UnsetType = UNSET
     late: Annotated[bool | None, Meta(description="came late into the terminal's list")] | UnsetType = UNSET
@@ -68,7 +69,7 @@ class TickFields(Struct, gc=False):
     open: Annotated[None, Meta(description="a tick has none")] | UnsetType = UNSET
 
 
-class PostedTick(TickFields, gc=False):
+class PostedTick(TickFields, gc=False, kw_only=True):
     """A tick as DataCollectorPRO 1.65 posts it."""
 
     spread: float | UnsetType = UNSET
@@ -181,13 +182,18 @@ def posted_ticks(
         is_second = coarse and time_msc % 1000 == 0
         posted.append(
             PostedTick(
-                symbol, tick.bid, tick.ask, tick.last, tick.volume, tick.flags,
                 ts=iso_instant(time_msc, coarse=is_second) if is_instant else iso_second(time_msc),
+                symbol=symbol,
+                bid=tick.bid,
+                ask=tick.ask,
+                last=tick.last,
+                volume=tick.volume,
+                flags=tick.flags,
                 ts_msc=UNSET if is_second or is_instant else time_msc,
                 digits=said_digits,
                 point=said_point,
             )
-        )  # fmt: skip
+        )
     return posted
 
 

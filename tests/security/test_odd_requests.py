@@ -145,6 +145,11 @@ REQUESTS = [
                      "http://[::1/ingest/tick", "http://127.0.0.1:99999/ingest/tick", "http://a@b/ingest/tick", "http://a_b/ingest/tick")),
     *(Odd(f"the target {target}", sized(first=f"POST {target} HTTP/1.1"), TAKEN)
       for target in ("http://[::1]:18001/ingest/tick", "HTTPS://EA-1.example:1/ingest/tick?a=b@c")),
+    # 100, then 200, where `100-continue` is seen in the list; the body does not wait for it.
+    Odd("a list of expectations", sized(BODY, "Expect: 100-continue, the-moon"), {100, 200}),
+    Odd("the method TRACE", sized(first="TRACE /ingest/tick HTTP/1.1"), {405}),
+    *(Odd(f"the protocol {protocol}", sized(first=f"{method} /ingest/tick {protocol}"), NO_HTTP)
+      for method, protocol in (("GET", "ICE/1.0"), ("POST", "http/1.1"), ("POST", "HTTPS/1.1"))),
     Odd("Expect in HTTP/1.0", sized(BODY, "Expect: 100-continue", first="POST /ingest/tick HTTP/1.0"), TAKEN),
     # What a proxy and a server may read in two ways (RFC 9112, 6.1 and 6.3), and names of the host.
     Odd("a chunk of nothing before the others", chunks(b"0", WHOLE), NO_HTTP),

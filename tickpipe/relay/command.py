@@ -135,7 +135,7 @@ def forward(
     * `tickpipe relay forward --every 5m --db C:\\ticks\\ea.db --to https://ticks.example.com`
     """
     with Extra():
-        from relay.back_channel import FillCounts, Reports
+        from relay.back_channel import Reports
         from relay.database import forwarding_alone
         from relay.forwarder import BATCH, Forwarder, Retention
         from relay.pending import Pending
@@ -150,9 +150,7 @@ def forward(
     ):
         rows = Retention(store, keep)
         say(f"{db} goes to {server.url}. {rows.plan()}", log_file)
-        forwarder = Forwarder(
-            store, server, Pending(store, limit=BATCH), retention=rows, reports=Reports(store, FillCounts())
-        )  # fmt: skip
+        forwarder = Forwarder(store, server, Pending(store, limit=BATCH), retention=rows, reports=Reports(store))
         try:
             forwarder.run(every)
         except KeyboardInterrupt:
