@@ -65,7 +65,7 @@ inline int exchange(const std::string &host, int port, const std::string &reques
 }
 
 // An answer that takes less is a healthy server's, on a machine that may be busy: it counts as a quick one.
-const long SLOW_ANSWER_MS = 1000, QUICK_ANSWER_MS = 5;
+const long SLOW_ANSWER_MS = 1000, QUICK_ANSWER_MS = 1;
 
 inline int WebRequest(const string &method, const string &url, const string &headers, int timeout, const Array<char> &data,
                       Array<char> &result, string &result_headers) {
