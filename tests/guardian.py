@@ -2,11 +2,12 @@
 
 Every process below a run carries the run's name in its environment, whatever session, parent or user it has since. The
 guardian, a process beside pytest, waits until pytest's end of a pipe closes, which it does when pytest ends in any way,
-ends whoever carries the name, and takes away the disks that carry it, whose folders no later run could delete. Under
-xdist the controller and each worker have one of their own.
+ends whoever carries the name, and takes away the disks that carry it, whose folders no later run could delete, and
+what the run's servers stored in memory. Under xdist the controller and each worker have one of their own.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,30 @@ RUNS_VARIABLE = "TICKPIPE_TEST_RUNS"
 #: How long processes have to end in an orderly way, and how long the killed ones have to be gone (seconds).
 _TERMINATE_SECONDS, _KILL_SECONDS = 5.0, 15.0
 _PROBE_INTERVAL_SECONDS = 0.1
+
+
+#: Where Linux has a file system in memory, and the room that the servers of a run may need there (bytes).
+_MEMORY, _ROOM_BYTES = Path("/dev/shm"), 4 * 2**30  # noqa: S108 - a folder in it has the run's random name
+
+
+def folder_in_memory() -> Path | None:
+    """A folder in memory that goes when this process has ended, however that is; None where there is too little room.
+
+    A test's database is some hundred small files: made there they take a third of the work, and no waiting.
+    """
+    run = os.environ.get(RUNS_VARIABLE, "").rpartition(" ")[2]
+    try:
+        if not run or shutil.disk_usage(_MEMORY).free < _ROOM_BYTES:
+            return None
+        folder = _folder_of(run)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return None
+    return folder
+
+
+def _folder_of(run: str) -> Path:
+    return _MEMORY / f"tickpipe-tests-{run}"
 
 
 class Guardian:
@@ -55,6 +80,7 @@ def main() -> None:
             told |= members
             time.sleep(_PROBE_INTERVAL_SECONDS)
     _unmount(run)
+    shutil.rmtree(_folder_of(run), ignore_errors=True)
     try:
         print(*(f"{pid} {command}" for pid, command in found.items()), sep="\n", end="", flush=True)
     except BrokenPipeError:

@@ -33,7 +33,7 @@ _PROBE_INTERVAL_SECONDS = 0.05
 
 #: For databases of tests: a killed server loses nothing by it, only a machine that fails would; and several test
 #: processes have connections.
-TEST_DATABASE: Mapping[str, str] = {"fsync": "off", "max_connections": "300"}
+TEST_DATABASE: Mapping[str, str] = {"fsync": "off", "max_connections": "300", "max_wal_size": "256MB"}
 
 #: Children die with the thread that started them, so one thread that lives as long as the process starts them all.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
@@ -167,6 +167,15 @@ def formatted(data_dir: Path, blank: Path) -> Path:
     return data_dir
 
 
+def create_database(server_url: str, name: str, template: str = "template1") -> None:
+    """Make a database that is a copy of another one, or empty."""
+    names = map(sql.Identifier, (name, template))
+    with psycopg.connect(server_url, autocommit=True) as connection:
+        # To copy the files takes half the work of copying page by page, the way since PostgreSQL 15.
+        way = " STRATEGY FILE_COPY" if connection.info.server_version >= 150_000 else ""
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names) + sql.SQL(way))
+
+
 @cache
 def schema_template(server_url: str) -> str:
     """The name of a database with the schema, on a server of this process's run, to be copied: a fifth of the work.
@@ -174,8 +183,7 @@ def schema_template(server_url: str) -> str:
     It is made when it is first asked for, and stays as long as the server does.
     """
     name = f"template_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    create_database(server_url, name)
     migration = migrate(make_conninfo(server_url, dbname=name))
     # An asynchronous fixture, which has a loop in this thread already, may be the first to ask.
     with ThreadPoolExecutor(max_workers=1) as elsewhere:

@@ -10,6 +10,7 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.guardian import folder_in_memory
 from tests.servers import TEST_DATABASE, EmbeddedServers, formatted
 
 
@@ -58,7 +59,7 @@ class ServerDesk:
 
     def _start(self, folder: Path) -> SharedServers | str:
         try:
-            data_dir = formatted(folder / "servers", folder / "blank")
+            data_dir = formatted((folder_in_memory() or folder) / "servers", folder / "blank")
             self._servers = EmbeddedServers(data_dir, database_settings=TEST_DATABASE)
             self._servers.start()
         except Exception as exc:

@@ -6,12 +6,13 @@
 import os
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import FULL, NewDataDir, started_servers
-from tests.servers import EmbeddedServers
+from tests.servers import EmbeddedServers, formatted
 
 if TYPE_CHECKING:
     from tests.containers import ContainerServers
@@ -25,6 +26,12 @@ def seed() -> int:
 @pytest.fixture
 def rounds() -> int:
     return int(os.environ.get("TICKPIPE_FAULT_ROUNDS", "10" if FULL else "1"))
+
+
+@pytest.fixture(scope="session")
+def new_data_dir(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> NewDataDir:
+    """As the others', on the disk: hours of faults store more than memory has room for."""
+    return lambda name: formatted(tmp_path_factory.mktemp(name), run_folder / "blank")
 
 
 @pytest.fixture(scope="session")

@@ -37,8 +37,14 @@ def test_a_symbol_whose_history_never_comes_does_not_stop_its_neighbour(
     assert "on its way" not in terminal.status()
 
 
-@pytest.mark.parametrize("error", [4001, 4004, 4022, HISTORY_NOT_FOUND, HISTORY_TIMEOUT, 4405, 4407])
-@pytest.mark.parametrize("most", [-1, 0, 3])
+@pytest.mark.parametrize(
+    "error",
+    [
+        4001, HISTORY_NOT_FOUND, HISTORY_TIMEOUT,
+        *(pytest.param(error, marks=pytest.mark.full) for error in (4004, 4022, 4405, 4407)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("most", [-1, pytest.param(0, marks=pytest.mark.full), 3])
 def test_an_answer_with_an_error_is_not_used(terminal: Terminal, server: ScriptedServer, error: int, most: int) -> None:
     in_watch(terminal, "EURUSD")
     begin(terminal, server)

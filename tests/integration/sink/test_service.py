@@ -220,6 +220,7 @@ async def test_a_sink_that_starts_too_early_waits(
         await asyncio.to_thread(getattr(servers, f"start_{server}"))
 
 
+@pytest.mark.full  # producer/test_outage.py loses its broker
 @pytest.mark.fault
 async def test_kafka_may_go_and_come_back(
     servers: EmbeddedServers, settings: Settings, connection: Connection, flow: Flow

@@ -142,6 +142,7 @@ async def test_a_broker_of_another_cluster_gets_no_password(
     assert users.login("sink") == before
 
 
+@pytest.mark.full
 async def test_after_a_restart_users_get_in_and_the_brokers_old_password_does_not(
     kafka: Kafka, users: KafkaUsers, broker: Child, administrator: Settings
 ) -> None:

@@ -17,6 +17,9 @@ from tickpipe.embedded.jars import resolve_jars
 from tickpipe.embedded.kafka import broker_answers, local_kafka, ready_kafka
 from tickpipe.embedded.state import Ports
 
+# Every other test stands on these servers, and test_stack.py kills them.
+pytestmark = pytest.mark.full
+
 
 @pytest.fixture
 def another_clusters_pid(settings: Settings) -> Iterator[int]:

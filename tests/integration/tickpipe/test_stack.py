@@ -209,6 +209,7 @@ def test_unknown_service_is_named_in_the_error(stack_dir: Path) -> None:
         restart_service(stack_dir, "nobody")
 
 
+@pytest.mark.full
 @pytest.mark.fault
 async def test_stack_beside_another_outlives_the_kill_of_its_supervisor_with_its_data(
     stack_dir: Path, small_dir: Path, run_folder: Path

@@ -257,7 +257,7 @@ def assert_tidy(archive: Archive) -> None:
     assert {path for path in archive.stored_files() if "/ticks/" in path} == files
 
 
-@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("done", [pytest.param(False, marks=pytest.mark.full), True])
 def test_a_crash_at_any_write_repeats_and_drops_nothing(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool
 ) -> None:

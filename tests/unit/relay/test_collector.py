@@ -326,7 +326,7 @@ def play(seed: int) -> None:
 
 
 # A smaller seed is no smaller script.
-@settings(max_examples=1_000 if FULL else 6, phases=[Phase.explicit, Phase.reuse, Phase.generate], deadline=None)
+@settings(max_examples=1_000 if FULL else 3, phases=[Phase.explicit, Phase.reuse, Phase.generate], deadline=None)
 @pytest.mark.timeout(3_000 if FULL else 180)
 @given(seed=st.integers(0, 2**32 - 1))
 # A minute of one millisecond, sent again right behind the one before it.

@@ -97,7 +97,7 @@ struct Terminal {
     bool disk_shows_late = false;
     // Whether the terminal gives the program a timer.
     bool has_timers = true;
-    // How long an answer takes by the terminal's clock; -1: as long as it really does.
+    // How long an answer takes by the terminal's clock (ms); -1: see web_request.hpp.
     long answer_ms = -1;
     std::string comment;
     int last_error = 0;

@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from tests import tools
 from tests.ports import free_port
+from tests.servers import create_database
 from tests.waiting import PATIENCE_SECONDS
 
 _PGLITE = Path(__file__).parent / "pglite"
@@ -36,9 +37,7 @@ _INSTALL_TIMEOUT_SECONDS = 120
 def database_on(server_url: str, template: str | None = None) -> Iterator[str]:
     """A database of a server that is there: a copy of another one, or empty."""
     name = f"timeframes_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-        connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template or "template1")))
+    create_database(server_url, name, template or "template1")
     yield make_conninfo(server_url, dbname=name)
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

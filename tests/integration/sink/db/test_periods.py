@@ -28,14 +28,16 @@ async def connection(servers: EmbeddedServers) -> AsyncIterator[Connection]:
     [
         Day(),
         Day("America/New_York", time(17)),
-        Day("America/New_York", time(17), "monday"),
-        Day("Europe/Athens"),
-        Day("Europe/London", time(23)),
+        pytest.param(Day("America/New_York", time(17), "monday"), marks=pytest.mark.full),
+        pytest.param(Day("Europe/Athens"), marks=pytest.mark.full),
+        pytest.param(Day("Europe/London", time(23)), marks=pytest.mark.full),
         Day("Asia/Kolkata"),  # hours begin at half past
-        Day("Asia/Kathmandu", time(9, 30)),  # UTC+05:45
-        Day("America/Havana"),  # clocks go back from 1:00 to 0:00: the day's start exists twice
+        pytest.param(Day("Asia/Kathmandu", time(9, 30)), marks=pytest.mark.full),  # UTC+05:45
+        pytest.param(
+            Day("America/Havana"), marks=pytest.mark.full
+        ),  # clocks go back from 1:00 to 0:00: the day's start exists twice
         Day("America/Sao_Paulo"),  # clocks go forward from 0:00 to 1:00: the day's start does not exist
-        Day("Etc/GMT-3", time(0)),
+        pytest.param(Day("Etc/GMT-3", time(0)), marks=pytest.mark.full),
     ],
     ids=lambda day: f"{day.zone} {day.start:%H:%M} {day.week_start}",
 )
