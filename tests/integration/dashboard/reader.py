@@ -23,7 +23,10 @@ BARE_CHART = """async () => {
     const { Chart } = await import("./js/chart.js");
     const element = document.createElement("div");
     element.className = "chart";
-    document.querySelector("#chart").replaceWith(element);
+    // The page goes on with its own, unseen.
+    const own = document.querySelector("#chart");
+    own.style.display = "none";
+    own.after(element);
     const ignore = () => {};
     const chart = new Chart(element, {
         onPast: ignore, onFuture: ignore, onPoint: ignore, onPick: ignore, onView: ignore, onStudies: ignore,
