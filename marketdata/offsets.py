@@ -121,14 +121,8 @@ def from_multirange(multirange: Any) -> Ranges:
     psycopg's is an iterable of `lower` and `upper`.
     """
     if isinstance(multirange, str):
-        found = []
-        for one in multirange[2:-2].split("),[") if multirange != "{}" else ():
-            lower, _, upper = one.partition(",")
-            # As `from_spans`, in half of its time: a day has 1,440 of them, and somebody waits for its first tick.
-            begin = int(lower)
-            offset = begin & _OFFSET_MASK
-            found.append((begin >> _OFFSET_BITS, offset, offset + int(upper) - 1 - begin))
-        return tuple(found)
+        bounds = (one.split(",") for one in multirange[2:-2].split("),[") if one)
+        return from_spans((int(lower), int(upper) - 1) for lower, upper in bounds)
     return from_spans((one.lower, one.upper - 1) for one in multirange)
 
 

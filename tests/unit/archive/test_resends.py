@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from marketdata.fold import split_by_period
 from marketdata.resends import Passes
-from marketdata.tick import Frame, Tick
+from marketdata.tick import ChartMode, Frame, Tick
 from runtime.archive.resends import Flow
 from runtime.archive.rows import TickRows
 from tests.unit.marketdata.test_runs import flows
@@ -41,10 +41,10 @@ def test_rows_are_forward_flow_as_their_frames_are_one_pass(frames: list[Frame],
         assert is_forward(some, cut) == is_one_pass(some)
 
 
-def frame(*ticks: tuple[int, float, int], request: str = "r", mode: str = "bid", coarse: bool = False) -> Frame:
+def frame(*ticks: tuple[int, float, int], request: str = "r", mode: ChartMode = "bid", coarse: bool = False) -> Frame:
     """Of ticks by time after `T0`, bid and flags."""
     return Frame(
-        v=1, source="s", symbol="A", mode=mode, point=None, request=request, received=T0, coarse=coarse,  # type: ignore[arg-type]
+        v=1, source="s", symbol="A", mode=mode, point=None, request=request, received=T0, coarse=coarse,
         ticks=[Tick(T0 + after_ms, bid, 1.2, 0.0, 0.0, flags) for after_ms, bid, flags in ticks],
     )  # fmt: skip
 
