@@ -43,7 +43,7 @@ QUERY = "?symbol=EURUSD&studies=sma20,ema50,vwap,rsi14"
 #: The chart once it holds bars.
 DRAWN = '#chart[data-bars]:not([data-bars="0"])'
 
-#: Draws the newest bar of 1,500 of the bare chart anew 60 times a second, and gives the milliseconds between frames.
+#: Draws the newest bar of 1,500 of the bare chart again 60 times a second, and gives the milliseconds between frames.
 DRAW = """async ([seconds, everyMs]) => {
     const { chart } = bare;
     chart.chooseStudies("sma20,ema50,vwap,rsi14");

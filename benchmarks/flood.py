@@ -70,7 +70,7 @@ class Counter(Protocol):
 async def again_and_again(
     port: int, written: Counter, connections: int, piece: bytes, *, pause_seconds: float = 0.0
 ) -> None:
-    """Write the piece over so many connections, each after the other's answer or pause; open anew what is closed."""
+    """Write the piece over so many connections, each after the other's answer or pause; open again what is closed."""
 
     async def one() -> None:
         while True:

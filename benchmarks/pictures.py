@@ -1,4 +1,4 @@
-"""Take the pictures of docs/dashboard.md anew: `python -m benchmarks.pictures [NAME …]`.
+"""Take the pictures of docs/dashboard.md again: `python -m benchmarks.pictures [NAME …]`.
 
 Each is taken in a Chromium of the demo, of the embedded stack or with --url of a dashboard that runs and has a day of
 history, and written to `docs/images/dashboard-NAME.png`. Look at each before it is committed.

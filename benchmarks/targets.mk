@@ -25,7 +25,7 @@ bench-whole: setup ## the whole way, HTTP to rows, against PostgreSQL doing it a
 bench-browser: setup ## measure the page in a browser: weight, first candle, frames, growth (twelve minutes)
 	$(BIN)/python -m benchmarks.browser
 
-bench-pictures: setup ## take the pictures of docs/dashboard.md anew, of the demo (four minutes)
+bench-pictures: setup ## take the pictures of docs/dashboard.md again, of the demo (four minutes)
 	$(BIN)/python -m benchmarks.pictures
 
 bench-flames: setup ## draw flame graphs of the services at the work of their benchmarks (needs the right to trace)

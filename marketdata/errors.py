@@ -106,7 +106,7 @@ class TopicUnsafe(KafkaRefused):
 
 
 class LogLost(KafkaRefused):
-    """The topic of the ticks was there and is gone; restore it, or begin anew: `tickpipe topics create --anew`."""
+    """The ticks topic was there and is gone: restore it, or `tickpipe topics create --recreate` begins an empty one."""
 
 
 class UnknownTopic(KafkaRefused):

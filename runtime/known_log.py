@@ -44,7 +44,7 @@ class KnownLog:
             raise LogLost(
                 f"Kafka has lost the topic {topic}: the log {name} was there, and its ticks are gone. Nothing is "
                 "created, and senders keep what they have. Make Kafka's volume whole or restore a backup; or run "
-                "`tickpipe topics create --anew` to begin an empty log"
+                "`tickpipe topics create --recreate` to begin an empty log"
             )
 
     def remember(self, name: str) -> None:

@@ -72,11 +72,11 @@ _HOLES: Final = ("wanted", "failed")
 #: lock each other out, and live candles would wait with the reports of their batch.
 _LEDGER_LOCK: Final = 0x6C656467
 
-#: Findings that one transaction enters.
+#: Series whose gaps one transaction enters.
 _MOST_ENTERED: Final = 50
 
 
-class _Finding(NamedTuple):
+class _SeriesGaps(NamedTuple):
     """New gaps of one symbol and source, or those that are left of a range that has candles by now."""
 
     series: Series
@@ -237,8 +237,8 @@ class LedgerKeeper(PeriodicTask[bool]):
         from_ = window if self._looked is None else max(window, self._looked)
         to = min(until, from_ + _PIECE)
         filled = await fetch_all(connection, "filled_ranges", {"most": _MOST_FILLED})
-        findings = [
-            _Finding((symbol, source), gaps, (time_msc(begins), time_msc(ends)))
+        entries = [
+            _SeriesGaps((symbol, source), gaps, (time_msc(begins), time_msc(ends)))
             for source, symbol, begins, ends in filled
             for gaps in [await self._gaps(connection, begins, ends, begins, (symbol, source))]
         ]
@@ -251,12 +251,12 @@ class LedgerKeeper(PeriodicTask[bool]):
         for series, oldest in late.items():
             if oldest < from_:
                 gaps = await self._gaps(connection, max(window, oldest), from_, window, series)
-                findings.append(_Finding(series, gaps))
+                entries.append(_SeriesGaps(series, gaps))
         if from_ < to:
             found = await self._gaps(connection, from_, to, window)
             settled = [gap for one in found if (gap := _settled(one, to)) is not None]
-            findings += [_Finding((gap.symbol, gap.source), [gap]) for gap in settled]
-        await self._enter(connection, findings, window)
+            entries += [_SeriesGaps((gap.symbol, gap.source), [gap]) for gap in settled]
+        await self._enter(connection, entries, window)
         self._late, self._looked = {}, to
         return to == until and len(filled) < _MOST_FILLED and len(late) < _MOST_LATE
 
@@ -274,17 +274,17 @@ class LedgerKeeper(PeriodicTask[bool]):
             since=since, habits=self._habits,
         )  # fmt: skip
 
-    async def _enter(self, connection: Connection, findings: Sequence[_Finding], window: datetime) -> None:
-        for start in range(0, max(1, len(findings)), _MOST_ENTERED):
+    async def _enter(self, connection: Connection, entries: Sequence[_SeriesGaps], window: datetime) -> None:
+        for start in range(0, max(1, len(entries)), _MOST_ENTERED):
             async with connection.transaction():
                 await _lock(connection)
                 if not start:
                     await connection.execute(SQL["forget_wanted"], {"before": window})
-                for finding in findings[start : start + _MOST_ENTERED]:
-                    if finding.filled is not None:
-                        await _cut(connection, finding.series, _HOLES, finding.filled)
-                    for gap in finding.gaps:
-                        await self._note(connection, gap, is_rest=finding.filled is not None)
+                for entry in entries[start : start + _MOST_ENTERED]:
+                    if entry.filled is not None:
+                        await _cut(connection, entry.series, _HOLES, entry.filled)
+                    for gap in entry.gaps:
+                        await self._note(connection, gap, is_rest=entry.filled is not None)
 
     async def _note(self, connection: Connection, gap: Gap, *, is_rest: bool) -> None:
         """Enter that a gap is wanted; `is_rest` when it is what is left of one that was wanted, or failed."""

@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Change what is shown.")]
 
-Anew = Annotated[bool, typer.Option("--anew", help="Begin an empty log in the place of one that Kafka lost.")]
+Recreate = Annotated[bool, typer.Option("--recreate", help="Begin an empty log in the place of one that Kafka lost.")]
 
 app = typer.Typer(no_args_is_help=True, help="The topics in Kafka.")
 
 
 @app.command()
-def create(*, anew: Anew = False, data_dir: DataDir = None) -> None:
+def create(*, recreate: Recreate = False, data_dir: DataDir = None) -> None:
     """Create the topics that are missing; those that exist are left as they are.
 
     The producer does the same when it starts; other services wait for the topic of the ticks. When Kafka had that topic
     (TICKPIPE_KNOWN_LOG_FILE) and lost it, neither creates anything and ticks stay with their senders, until it is there
-    again or `--anew` begins an empty one: now, or with the next `tickpipe up` where the data directory's stack does not
-    run. Rows in the database stay. Partitions and replicas of new topics: TICKPIPE_KAFKA_PARTITIONS,
+    again or `--recreate` begins an empty one: now, or with the next `tickpipe up` where the data directory's stack does
+    not run. Rows in the database stay. Partitions and replicas of new topics: TICKPIPE_KAFKA_PARTITIONS,
     TICKPIPE_KAFKA_REPLICATION.
 
     Examples:
 
     * `tickpipe topics create`
-    * `tickpipe topics create --anew`
+    * `tickpipe topics create --recreate`
     """
     from runtime.known_log import KNOWN_LOG_FILE, KnownLog
     from runtime.topics import topics, wait_for_kafka
@@ -46,7 +46,7 @@ def create(*, anew: Anew = False, data_dir: DataDir = None) -> None:
     except StackError:
         # A stack that does not come up for want of its log cannot be told while it runs.
         remembered = data_directory(data_dir) / KNOWN_LOG_FILE
-        if not (anew and remembered.exists()):
+        if not (recreate and remembered.exists()):
             raise
         remembered.unlink()
         out.print(
@@ -55,7 +55,7 @@ def create(*, anew: Anew = False, data_dir: DataDir = None) -> None:
             markup=False, soft_wrap=True,
         )  # fmt: skip
         return
-    known = None if anew else KnownLog(settings.known_log_file)
+    known = None if recreate else KnownLog(settings.known_log_file)
     cluster_id = run(wait_for_kafka(settings, known=known, timeout_seconds=15.0))
     names = ", ".join(topic.name for topic in topics(settings))
     out.print(f"Cluster {cluster_id} has {names}", markup=False, soft_wrap=True)

@@ -79,13 +79,13 @@ async def test_a_lost_log_is_not_replaced_until_the_operator_says_so(
         assert await status_is(producer, 503)
         (line,) = [line for line in producer.said().splitlines() if "action=log_lost" in line]
         assert lost in line
-        assert "tickpipe topics create --anew" in line
+        assert "tickpipe topics create --recreate" in line
 
         code, said = await asyncio.to_thread(create, settings)
-        assert (code, "--anew" in said, lost in said) == (1, True, True)
+        assert (code, "--recreate" in said, lost in said) == (1, True, True)
         assert await present(settings) == set()
 
-        code, said = await asyncio.to_thread(create, settings, "--anew")
+        code, said = await asyncio.to_thread(create, settings, "--recreate")
         assert code == 0, said
         await eventually(partial(status_is, producer, 200), what="ticks that are taken again")
         assert "action=log_recreated" in producer.said()

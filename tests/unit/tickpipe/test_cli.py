@@ -109,11 +109,11 @@ def test_status_without_a_stack_names_the_cure(tmp_path: Path) -> None:
 def test_a_log_that_is_lost_is_forgotten_while_no_stack_runs(tmp_path: Path) -> None:
     (tmp_path / "known-log").write_text("cluster/ticks/topic\n")
 
-    result = run("topics", "create", "--anew", "--data-dir", str(tmp_path))
+    result = run("topics", "create", "--recreate", "--data-dir", str(tmp_path))
 
     assert (result.exit_code, list(tmp_path.iterdir())) == (0, [])
     assert "the next `tickpipe up` there begins an empty log" in result.output
-    assert run("topics", "create", "--anew", "--data-dir", str(tmp_path)).exit_code == 2
+    assert run("topics", "create", "--recreate", "--data-dir", str(tmp_path)).exit_code == 2
 
 
 def test_down_without_a_stack_has_nothing_to_do() -> None:
