@@ -16,7 +16,7 @@ bench-imports: setup ## measure `tickpipe import` against what the producer acce
 bench-storage: setup ## measure M1 with and without compression (some minutes; TimescaleDB in Node.js)
 	$(BIN)/python -m benchmarks.storage
 
-bench-peers: setup ## the fold against Kafka Streams, Quix Streams, Bytewax and Faust; downloads them, then 10 minutes or more
+bench-peers: setup ## the fold against Kafka Streams, Flink, Quix Streams, Bytewax and Faust; downloads them, then 10 minutes or more
 	$(BIN)/python -m benchmarks.peers
 
 bench-whole: setup ## the whole way, HTTP to rows, against PostgreSQL doing it all alone (five minutes)

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.peers import contenders as start
-from benchmarks.peers.installed import BYTEWAX, JACKSON_VERSION, KAFKA_STREAMS_VERSION, QUIX
+from benchmarks.peers.installed import BYTEWAX, FLINK_VERSION, JACKSON_VERSION, KAFKA_STREAMS_VERSION, QUIX
 from benchmarks.peers.running import Peer, Setup, contender
 from benchmarks.peers.ticks import SYMBOLS, expected_bars, ticks_of_a_symbol, write_ticks
 from benchmarks.rounds import run_rounds
@@ -50,6 +50,8 @@ async def peers(setup: Setup, ticks: int, slow_ticks: int) -> list[Peer]:
             f"Kafka Streams as documented, updates every {interval_ms} ms", single, interval_ms, "documented"
         ),
         start.kafka_streams("Kafka Streams as documented, default (30 s)", single, None, "documented"),
+        start.flink("Flink SQL, tuned", single, "tuned"),
+        start.flink("Flink SQL as documented", single, "documented"),
         start.quix("Quix Streams", fewer),
         start.bytewax("Bytewax", fewer),
         start.faust("Faust, windowed table", fewest),
@@ -93,7 +95,7 @@ def main() -> None:
             unit="ticks",
             ours=OURS,
             versions={
-                "kafka-streams": KAFKA_STREAMS_VERSION, "jackson": JACKSON_VERSION,
+                "kafka-streams": KAFKA_STREAMS_VERSION, "jackson": JACKSON_VERSION, "flink": FLINK_VERSION,
                 **{name: version for name, _, version in (one.partition("==") for one in (*QUIX, *BYTEWAX))},
             },
             notes=[

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.peers.installed import BYTEWAX, JAVA, QUIX, kafka_streams_class_path, python_with
+from benchmarks.peers.installed import (
+    BYTEWAX,
+    JAVA,
+    QUIX,
+    flink_class_path,
+    kafka_streams_class_path,
+    python_with,
+)
 from benchmarks.peers.running import Peer, Round
 from benchmarks.peers.ticks import Bars
 from benchmarks.rounds import NotMeasured
@@ -70,6 +77,33 @@ def kafka_streams(name: str, topic: Topic, commit_interval_ms: int | None, writt
             JAVA, "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow", "-cp", class_path,
             "KafkaStreamsCandles", *_arguments(this), this.group, str(topic[1]), str(this.state), interval, written,
         ]  # fmt: skip
+
+    return Peer(name, *topic, command)
+
+
+def flink(name: str, topic: Topic, written: str) -> Peer:
+    """Flink SQL in a cluster inside one process, which publishes windows as they close.
+
+    Args:
+        name: in the table.
+        topic: what it reads.
+        written: `documented` or `tuned`; FlinkCandles.java says what each is.
+    """
+
+    def command(this: Round) -> list[str]:
+        opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "util", "time", "net")]
+        class_path = flink_class_path(this.setup.directory)
+        return [
+            JAVA,
+            *opened,
+            "--sun-misc-unsafe-memory-access=allow",
+            "-cp",
+            class_path,
+            "FlinkCandles",
+            *_arguments(this),
+            this.group,
+            written,
+        ]
 
     return Peer(name, *topic, command)
 

