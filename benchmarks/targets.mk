@@ -16,8 +16,10 @@ bench-imports: setup ## measure `tickpipe import` against what the producer acce
 bench-storage: setup ## measure M1 with and without compression (some minutes; TimescaleDB in Node.js)
 	$(BIN)/python -m benchmarks.storage
 
-bench-peers: setup ## the fold against Kafka Streams, Flink, Quix Streams, Bytewax and Faust; downloads them, then 10 minutes or more
+bench-peers: setup ## the fold against Kafka Streams, Flink, Quix Streams, Bytewax and Faust; downloads them, then half an hour
 	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.peers --symbols 1000 --only tuned
+	$(BIN)/python -m benchmarks.peers --symbols 10000 --only tuned
 
 bench-whole: setup ## the whole way, HTTP to rows, against PostgreSQL doing it all alone (five minutes)
 	$(BIN)/python -m benchmarks.whole

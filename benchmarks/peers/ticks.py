@@ -1,6 +1,7 @@
 """The topics of ticks that every contender reads, and the candles that each has to publish."""
 
 import itertools
+from collections.abc import Sequence
 
 from rich.progress import track
 
@@ -11,7 +12,14 @@ from runtime.kafka import new_producer
 from runtime.settings import Settings
 from tests.days import eurusd_ticks
 
-SYMBOLS = [f"SYM{i}" for i in range(8)]
+
+def symbols_of(count: int) -> list[str]:
+    """The names of so many symbols."""
+    return [f"SYM{i}" for i in range(count)]
+
+
+#: Those of a usual run.
+SYMBOLS = symbols_of(8)
 
 #: Open, high, low, close, tick volume.
 Bar = tuple[float, float, float, float, int]
@@ -33,17 +41,19 @@ def closing_tick(ticks: list[Tick]) -> Tick:
     return Tick(last.time_msc + 60 * MINUTE_MS, last.bid, last.ask, 0.0, 0.0, 6)
 
 
-def expected_bars(ticks: list[Tick]) -> Bars:
+def expected_bars(ticks: list[Tick], symbols: Sequence[str] = SYMBOLS) -> Bars:
     """The candles of all symbols, folded plainly: the ticks are in order and none is there twice."""
     minutes: Bars = {}
     for minute, found in itertools.groupby(ticks, key=lambda tick: tick.time_msc // MINUTE_MS * MINUTE_MS):
         bids = [tick.bid for tick in found]
         bar = (bids[0], max(bids), min(bids), bids[-1], len(bids))
-        minutes.update({(symbol, minute): bar for symbol in SYMBOLS})
+        minutes.update({(symbol, minute): bar for symbol in symbols})
     return minutes
 
 
-async def write_ticks(settings: Settings, topic: str, ticks: list[Tick], frame_size: int) -> int:
+async def write_ticks(
+    settings: Settings, topic: str, ticks: list[Tick], frame_size: int, symbols: Sequence[str] = SYMBOLS
+) -> int:
     """Write a topic of one partition, symbol after symbol; the record's timestamp is its first tick's time.
 
     Returns:
@@ -55,7 +65,7 @@ async def write_ticks(settings: Settings, topic: str, ticks: list[Tick], frame_s
     parts = [ticks[start : start + frame_size] for start in range(0, len(ticks), frame_size)]
     parts.append([closing_tick(ticks)])
     for number, part in enumerate(track(parts, f"writing {topic}")):
-        for symbol in SYMBOLS:
+        for symbol in symbols:
             frame = Frame(
                 v=1, source="bench", symbol=symbol, mode="bid", point=0.00001, request=f"r{number:012}",
                 received=1_700_000_000_000, ticks=part,
@@ -63,4 +73,4 @@ async def write_ticks(settings: Settings, topic: str, ticks: list[Tick], frame_s
             key = frame_key("bench", symbol)
             await producer.send(topic, encode(frame), key=key, timestamp_ms=part[0].time_msc)
     await producer.stop()
-    return (len(ticks) + 1) * len(SYMBOLS)
+    return (len(ticks) + 1) * len(symbols)
