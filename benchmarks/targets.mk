@@ -1,4 +1,4 @@
-.PHONY: bench-adoption bench-archive bench-browser bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-pictures bench-peers \
+.PHONY: bench-adoption bench-archive bench-browser bench-fanout bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-pictures bench-peers \
 	bench-recovery bench-refold bench-replay bench-sql bench-storage bench-ticks bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -29,6 +29,9 @@ bench-browser: setup ## measure the page in a browser: weight, first candle, fra
 
 bench-pictures: setup ## take the pictures of docs/dashboard.md again, of the demo (four minutes)
 	$(BIN)/python -m benchmarks.pictures
+
+bench-fanout: setup ## measure live streams of one dashboard: lag and processor time (two minutes)
+	$(BIN)/python -m benchmarks.fanout
 
 bench-flames: setup ## draw flame graphs of the services at the work of their benchmarks (needs the right to trace)
 	$(BIN)/python -m benchmarks.flames
