@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import accumulate
 from typing import Annotated, Any, Final
 
@@ -345,6 +346,13 @@ def read_bulk(bulk: BulkBody, clock: Clock, by_symbol: TicksBySymbol) -> int:
     return len(bulk.ticks)
 
 
+@lru_cache(_MAX_KNOWN)
+def _check_symbol(symbol: str) -> None:
+    # What raises is not remembered, so no name is longer than a symbol's.
+    if symbol_of(symbol) != symbol:
+        raise InvalidItem("symbol", "not as it is read")
+
+
 def _sort(ticks: list[TickFields], clock: Clock, by_symbol: TicksBySymbol) -> None:
     symbols = by_symbol.symbols
     shift_ms, latest_ms = clock.shift_ms, clock.latest_ms
@@ -361,8 +369,7 @@ def _sort(ticks: list[TickFields], clock: Clock, by_symbol: TicksBySymbol) -> No
         # What fails comes before what changes: a tick is sorted in wholly, or not at all.
         of_symbol = symbols.get(symbol)
         if of_symbol is None:
-            if symbol_of(symbol) != symbol:
-                raise InvalidItem("symbol", "not as it is read")
+            _check_symbol(symbol)
             of_symbol = symbols[symbol] = SymbolTicks()
         times, bid, ask, last, volume, flags = of_symbol.values
         times.append(time_msc)
