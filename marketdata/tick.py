@@ -48,6 +48,10 @@ class Tick(Struct, array_like=True, frozen=True, gc=False):
     flags: _Flags
 
 
+#: The values of each field of `Tick`, in its order: one for each tick.
+TickValues = tuple[list[int], list[float], list[float], list[float], list[float], list[int]]
+
+
 class Columns(Struct, gc=False, omit_defaults=True, eq=False):
     """Ticks as columns: a sequence of `Tick`, each of which is made when it is asked for.
 
@@ -68,11 +72,19 @@ class Columns(Struct, gc=False, omit_defaults=True, eq=False):
     @classmethod
     def of(cls, ticks: Sequence[Tick], since_ms: int | None = None) -> Self:
         """The columns of these ticks, of which there must be one; times count from `since_ms`, or from the first."""
-        since_ms = ticks[0].time_msc if since_ms is None else since_ms
-        last, volume, flags = [t.last for t in ticks], [t.volume for t in ticks], [t.flags for t in ticks]
+        values = (
+            [tick.time_msc for tick in ticks], [tick.bid for tick in ticks], [tick.ask for tick in ticks],
+            [tick.last for tick in ticks], [tick.volume for tick in ticks], [tick.flags for tick in ticks],
+        )  # fmt: skip
+        return cls.of_values(values, since_ms)
+
+    @classmethod
+    def of_values(cls, values: TickValues, since_ms: int | None = None) -> Self:
+        """As `of`, from the values of each field of the ticks; the lists of prices become the columns."""
+        times, bid, ask, last, volume, flags = values
+        since_ms = times[0] if since_ms is None else since_ms
         return cls(
-            since_ms, [tick.time_msc - since_ms for tick in ticks],
-            [tick.bid for tick in ticks], [tick.ask for tick in ticks],
+            since_ms, [time_msc - since_ms for time_msc in times], bid, ask,
             flags[0] if flags.count(flags[0]) == len(flags) else flags,
             last if any(last) else 0.0,
             volume if any(volume) else 0.0,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from math import isfinite
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, field
 from marketdata.candle import BrokerBar, Candle
 from marketdata.errors import InvalidCandle, InvalidFrame, InvalidReference, InvalidReport, TickpipeError
 from marketdata.runs import MIN_TICKS
-from marketdata.tick import Columns, Frame, TimeMsc
+from marketdata.tick import Columns, Frame, Tick, Ticks, TickValues, TimeMsc
 
 _Name = Annotated[str, Meta(max_length=64)]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -158,6 +158,11 @@ def reference_key(record: Reference) -> bytes:
             record.address, record.counter,
         )  # fmt: skip
     return record_key("instrument", record.source, record.symbol)
+
+
+def frame_ticks(values: TickValues) -> tuple[Literal[1, 2], Ticks]:
+    """Version and ticks of a frame, from the values of each field: as `encode` writes them."""
+    return (1, list(map(Tick, *values))) if len(values[0]) < MIN_TICKS else (2, Columns.of_values(values))
 
 
 def encode(value: Frame | Candle | BrokerBar | Reference | Report | WantedRanges) -> bytes:

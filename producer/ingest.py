@@ -329,7 +329,7 @@ class Ingest:
         newest_ms = 0
         # What fills a hole is history: it tells nothing of lag, of a zone, or of whether the feed lives.
         for symbol, ticks in () if origin.is_fill else found.ticks.symbols.items():
-            time_msc = ticks.ticks[-1].time_msc
+            time_msc = ticks.times[-1]
             newest_ms = max(newest_ms, time_msc)
             metrics.ticks_of_symbol(origin.source, symbol, time_msc, received_ms)
             if ticks.point is not None:

@@ -6,7 +6,6 @@ from datetime import tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import msgspec
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -175,7 +174,4 @@ def cannot_be_read(item: Any, clock: Clock) -> bool:
 
 
 def shown(by_symbol: TicksBySymbol) -> object:
-    return {
-        symbol: (msgspec.to_builtins(of.ticks), of.point, of.mode, of.coarse)
-        for symbol, of in by_symbol.symbols.items()
-    }
+    return {symbol: (of.values, of.point, of.mode, of.coarse) for symbol, of in by_symbol.symbols.items()}
