@@ -136,7 +136,7 @@ class Hub:
         With `since`, the position of an earlier stream, it begins with everything that was sent after that instead, or
         with a resync where that is no longer known.
         """
-        subscription = Subscription(lambda: self.position, symbols, source)
+        subscription = Subscription(lambda: self.position, lambda: len(self), symbols, source)
         self._subscriptions.add(subscription)
         if since is not None:
             missed = self._changes_after(since)
