@@ -18,6 +18,7 @@ import httpx
 import psutil
 from aiokafka import TopicPartition
 
+from benchmarks.peers.installed import CONFLUENT, python_with
 from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
 from marketdata.tick import DAY_MS, Frame
 from marketdata.wire import encode, frame_key
@@ -28,6 +29,8 @@ from tests import plainhttp
 from tests.days import EURUSD_COUNT, eurusd_ticks
 from tests.servers import EmbeddedServers
 from tests.services import environment as environment_of
+
+_READ_WITH_CONFLUENT = Path(__file__).parent / "peers" / "read_with_confluent.py"
 
 SYMBOLS = [f"SYM{i}" for i in range(8)]
 STREAM_PORT = 18_992
@@ -154,6 +157,19 @@ def reading(settings: Settings, ticks: int) -> Callable[[], Measured]:
     return run
 
 
+def reading_by_confluent(settings: Settings, ticks: int) -> Callable[[], Measured]:
+    """librdkafka reading the same records by confluent-kafka's `consume(n)`, in an environment of its own."""
+
+    def run() -> Measured:
+        python = python_with(CONFLUENT, (3, 13))
+        command = [python, str(_READ_WITH_CONFLUENT), settings.kafka_bootstrap, settings.ticks_topic]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own
+        wall, cpu, peak = map(float, done.stdout.split())
+        return Measured(wall, cpu, int(peak), ticks)
+
+    return run
+
+
 async def read_alone(settings: Settings) -> tuple[float, float, int]:
     """Read the whole topic; wall seconds, CPU seconds, peak bytes."""
     consumer = new_consumer(settings, max_poll_records=5_000)
@@ -203,7 +219,11 @@ def main() -> None:
         print(*asyncio.run(read_alone(load_settings(kafka_bootstrap=options.read))))
         return
     with filled(options) as (settings, ticks):
-        contenders = {"reading alone": reading(settings, ticks), "fold": folding(settings, ticks)}
+        contenders = {
+            "reading alone": reading(settings, ticks),
+            "reading alone, confluent-kafka": reading_by_confluent(settings, ticks),
+            "fold": folding(settings, ticks),
+        }
         run_rounds(f"fold-frames-of-{options.frame}", contenders, rounds=options.rounds, unit="ticks")
 
 

@@ -1,43 +1,67 @@
-"""How long a tick takes from its POST to a row that others can read, at a rate that all services sustain.
+"""How long a tick takes from its POST to each stage that it passes, at shares of the rate that the machine sustains.
 
-`python -m benchmarks.latency` starts Kafka, PostgreSQL, the producer, one stream worker and the sink on this machine
-and posts 1,000 ticks a second of 8 symbols, one tick a request, each at its planned moment whatever the answers before
-it took. A reader asks the table every few milliseconds: a tick is visible once the row of its minute has a `last_tick`
-that is not older. So the figures hold the reader's own interval and the database's answer. Rounds alternate between the
-emit intervals.
+`python -m benchmarks.latency` starts Kafka, PostgreSQL, the producer, one stream worker, the sink and the dashboard on
+this machine. First it posts as fast as answers come, one tick a request; the rate at which ticks reach every stage is
+what saturates. Then it posts at shares of that rate, each tick at its planned moment whatever became of those before
+it, and counts from that moment. Both cores are shared by all of that and by this client.
+
+A tick has reached a stage once something of its symbol is seen there that is not older:
+
+- answered: the answer to its POST, after Kafka has confirmed it
+- chosen: the candle with it was chosen to be published, by the time written in the candle (whole milliseconds)
+- published: a consumer of the candles topic gets that candle
+- stream: a client of the dashboard's `/stream` gets it
+- row: another connection to the database, which asks every few milliseconds, reads its row
 """
 
 import argparse
 import asyncio
+import itertools
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from statistics import median, quantiles
 
+import msgspec
+import psutil
 import psycopg
 from rich.console import Console
-from rich.progress import Progress
 
 from benchmarks.ingest import KEY, TICK, read_answer
 from benchmarks.memory import SERVICES, variables
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
+from benchmarks.rounds import cpu_seconds
 from benchmarks.services import serving
-from runtime import clock
+from marketdata.wire import decode_candle
+from runtime.kafka import new_consumer
+from runtime.settings import load_settings
+from tests import plainhttp
 from tests.servers import EmbeddedServers
 
-SYMBOLS = 8
+#: Goals at half of what saturates, 99th percentile (seconds).
+GOALS = {"row": 0.025, "stream": 0.015}
+GOAL_SHARE = 0.5
 
-#: Emit intervals (seconds) and their goals, median and 99th percentile (seconds).
-GOALS = {0.2: (0.3, 1.0), 0.02: (0.06, 0.25)}
+SHARES = (0.25, 0.5, 0.8, 0.95)
+STAGES = ("answered", "chosen", "published", "stream", "row")
+SYMBOLS = 8
+CONNECTIONS = 64
+
+#: What is counted of the rounds of worker and sink: service, and metric of it.
+TURNS = {
+    "publishing": ("stream_app", "tickpipe_stream_emit_seconds"),
+    "storing": ("sink", "tickpipe_sink_batch_seconds"),
+}
 
 #: Ticks of the first seconds are not counted: connections open, minutes and plans are new (seconds).
-WARM_UP_SECONDS = 10.0
+WARM_UP_SECONDS = 3.0
 
-#: The reader looks this often (seconds), and waits this long for the last ticks.
-LOOK_SECONDS = 0.004
+#: The reader of rows looks this often (seconds), and each watcher waits this long for the last ticks.
+LOOK_SECONDS = 0.003
 PATIENCE_SECONDS = 15.0
 
 #: Newest tick of each symbol that a reader sees; the bound on ts spares what is older.
@@ -49,147 +73,352 @@ WHERE timeframe = 'M1' AND ts >= now() - interval '2 minutes' GROUP BY symbol
 
 @dataclass(frozen=True)
 class Round:
-    """Of one emit interval."""
+    """Of one rate."""
 
-    emit_interval_seconds: float
+    #: Of the rate that saturates; 0 when the rate was given.
+    share: float
+    #: Ticks a second, and symbols.
+    rate: float
+    symbols: int
+    #: Ticks that were counted.
     ticks: int
-    #: Latencies (seconds).
-    p50: float
-    p99: float
-    most: float
-
-    @classmethod
-    def of(cls, emit_interval_seconds: float, latencies: Sequence[float]) -> "Round":
-        """From the latency of each tick (seconds)."""
-        percentiles = quantiles(latencies, n=100)
-        return cls(emit_interval_seconds, len(latencies), percentiles[49], percentiles[98], max(latencies))
+    #: 50th, 99th and 99.9th percentile of each stage (seconds).
+    latencies: dict[str, tuple[float, float, float]]
+    #: Processor time a second of each process.
+    cpu: dict[str, float]
+    #: How often a second the worker publishes and the sink stores, and how long that takes (seconds).
+    turns: dict[str, tuple[float, float]]
 
 
-class Reader:
-    """Notes when each tick became visible; ticks of a symbol become visible in their order."""
+class Watch:
+    """When each tick was seen at one stage."""
 
     def __init__(self) -> None:
-        #: Posted and not yet visible, by symbol: (time in the tick (epoch milliseconds), moment it was to be posted).
-        self.waiting: dict[str, list[tuple[int, float]]] = {f"SYM{n}": [] for n in range(SYMBOLS)}
+        #: Posted and not yet seen, by symbol: time in the tick (epoch milliseconds), planned moment (epoch seconds).
+        self.waiting: dict[str, list[tuple[int, float]]] = {}
         self.latencies: list[float] = []
         self.counts_from = 0.0
 
-    async def look(self, database_url: str, posted: asyncio.Event) -> None:
-        """Until all was posted and is visible.
+    def saw(self, symbol: str, newest_ms: int, at: float) -> None:
+        """Every tick of the symbol up to `newest_ms` is there since `at` (epoch seconds)."""
+        if not (waiting := self.waiting.get(symbol)):
+            return
+        seen = 0
+        for time_msc, planned in waiting:
+            if time_msc > newest_ms:
+                break
+            seen += 1
+            if planned >= self.counts_from:
+                self.latencies.append(at - planned)
+        del waiting[:seen]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every posted tick was seen."""
+        return not any(self.waiting.values())
+
+
+class Watches:
+    """A watch for each stage."""
+
+    def __init__(self) -> None:
+        self.of = {stage: Watch() for stage in STAGES}
+
+    def begin(self, counts_from: float) -> None:
+        """Count ticks planned from a moment on (epoch seconds)."""
+        for watch in self.of.values():
+            watch.waiting.clear()
+            watch.latencies.clear()
+            watch.counts_from = counts_from
+
+    def posted(self, symbol: str, time_msc: int, planned: float) -> None:
+        """Wait for this tick at every later stage."""
+        for stage in STAGES[1:]:
+            self.of[stage].waiting.setdefault(symbol, []).append((time_msc, planned))
+
+    async def until_seen(self) -> None:
+        """Wait until every tick was seen at every stage.
 
         Raises:
-            SystemExit: when posted ticks do not become visible.
+            SystemExit: when some stay away.
         """
-        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-            changed = time.monotonic()
-            while not (posted.is_set() and not any(self.waiting.values())):
-                newest = await (await connection.execute(VISIBLE)).fetchall()
-                now = time.monotonic()
-                if sum(self._note(symbol, visible_ms, now) for symbol, visible_ms in newest):
-                    changed = now
-                if now - changed > PATIENCE_SECONDS:
-                    raise SystemExit(f"{sum(map(len, self.waiting.values()))} ticks did not become visible")
-                await asyncio.sleep(LOOK_SECONDS)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while missing := [stage for stage, watch in self.of.items() if not watch.is_done]:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"ticks were posted that did not reach {' and '.join(missing)}")
+            await asyncio.sleep(0.02)
 
-    def _note(self, symbol: str, visible_ms: int, now: float) -> int:
-        waiting = self.waiting[symbol]
-        visible = [planned for time_msc, planned in waiting if time_msc <= visible_ms]
-        del waiting[: len(visible)]
-        self.latencies += [now - planned for planned in visible if planned >= self.counts_from]
-        return len(visible)
+    def percentiles(self) -> dict[str, tuple[float, float, float]]:
+        """50th, 99th and 99.9th of each stage (seconds)."""
+        found = {}
+        for stage, watch in self.of.items():
+            ordered = sorted(watch.latencies)
+            p50, p99, p999 = (ordered[min(len(ordered) - 1, int(len(ordered) * share))] for share in (0.5, 0.99, 0.999))
+            found[stage] = (p50, p99, p999)
+        return found
 
 
-async def post_symbol(port: int, number: int, schedule: Sequence[float], reader: Reader) -> None:
-    """Ticks of one symbol over one connection at the moments of `schedule` (monotonic seconds); late ones go at once.
-
-    Raises:
-        SystemExit: when a tick is refused.
-    """
-    incoming, outgoing = await asyncio.open_connection("127.0.0.1", port)
-    head = b"POST /ingest/tick HTTP/1.1\r\nHost: bench\r\nX-API-Key: %b\r\nContent-Length: %d\r\n\r\n%b"
-    waiting = reader.waiting[f"SYM{number}"]
-    for planned in schedule:
-        await asyncio.sleep(max(0.0, planned - time.monotonic()))
-        body = TICK % (number, time_msc := clock.now_ms())
-        # Whole milliseconds of the clock: two ticks that are late together are one to the reader.
-        waiting.append((time_msc, planned))
-        outgoing.write(head % (KEY.encode(), len(body), body))
-        await read_answer(incoming)
-    outgoing.close()
+async def watch_rows(database_url: str, watch: Watch) -> None:
+    """Until cancelled."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        while True:
+            newest = await (await connection.execute(VISIBLE)).fetchall()
+            now = time.time()
+            for symbol, visible_ms in newest:
+                watch.saw(symbol, visible_ms, now)
+            await asyncio.sleep(LOOK_SECONDS)
 
 
-async def measure(port: int, database_url: str, rate: int, seconds: float) -> list[float]:
-    """The latency of every tick after the warm-up (seconds)."""
-    reader, posted = Reader(), asyncio.Event()
-    began = time.monotonic() + 0.5
-    reader.counts_from = began + WARM_UP_SECONDS
-    schedule = [began + turn / rate for turn in range(int((WARM_UP_SECONDS + seconds) * rate))]
-    looking = asyncio.create_task(reader.look(database_url, posted))
-    await asyncio.gather(*(post_symbol(port, number, schedule[number::SYMBOLS], reader) for number in range(SYMBOLS)))
-    posted.set()
-    await looking
-    return reader.latencies
+async def watch_topic(kafka_bootstrap: str, chosen: Watch, published: Watch) -> None:
+    """Until cancelled."""
+    settings = load_settings(kafka_bootstrap=kafka_bootstrap)
+    consumer = new_consumer(settings, settings.candles_topic, auto_offset_reset="latest")
+    await consumer.start()
+    try:
+        while True:
+            polled = await consumer.getmany(timeout_ms=1_000)
+            now = time.time()
+            for record in itertools.chain.from_iterable(polled.values()):
+                candle = decode_candle(record.value)
+                published.saw(candle.symbol, candle.last_tick, now)
+                chosen.saw(candle.symbol, candle.last_tick, candle.emitted / 1000)
+    finally:
+        await consumer.stop()
 
 
-def one_round(servers: EmbeddedServers, emit_seconds: float, first_port: int, rate: int, seconds: float) -> Round:
-    """Fresh services on the servers that run."""
-    ports = {service: first_port + n for n, service in enumerate(SERVICES)}
-    with tempfile.TemporaryDirectory() as directory:
-        settings: Mapping[str, str] = variables(servers, Path(directory), ports) | {
-            "TICKPIPE_EMIT_INTERVAL_SECONDS": str(emit_seconds)
-        }
-        with serving(ports, settings):
-            latencies = asyncio.run(measure(first_port, servers.database_url, rate, seconds))
-    return Round.of(emit_seconds, latencies)
+class _Event(msgspec.Struct):
+    symbol: str = ""
+    last_tick: datetime | None = None
 
 
-def lines_of(rounds: Sequence[Round], rate: int) -> list[str]:
-    """The table and what was done, as Markdown."""
-    rows = []
-    for interval, (goal50, goal99) in GOALS.items():
-        mine = [one for one in rounds if one.emit_interval_seconds == interval]
-        rows.append(
-            [f"{interval * 1000:.0f} ms"]
-            + [_spread([getattr(one, name) * 1000 for one in mine]) for name in ("p50", "p99", "most")]
-            + [f"{goal50 * 1000:.0f} / {goal99 * 1000:.0f}"]
+async def watch_stream(port: int, watch: Watch) -> None:
+    """Until cancelled."""
+    incoming, outgoing = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+    outgoing.write(b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    decode = msgspec.json.Decoder(_Event).decode
+    try:
+        while line := await incoming.readline():
+            if line.startswith(b"data: ") and b'"last_tick"' in line:
+                event = decode(line[6:])
+                if event.last_tick is not None:
+                    watch.saw(event.symbol, round(event.last_tick.timestamp() * 1000), time.time())
+    finally:
+        outgoing.close()
+
+
+class Client:
+    """Posts ticks over many connections."""
+
+    def __init__(self, port: int, symbols: int, watches: Watches) -> None:
+        self._port = port
+        self._symbols = symbols
+        self._watches = watches
+        self._newest = [0] * symbols
+
+    async def post(self, schedule: Iterable[float]) -> int:
+        """One tick at each moment of `schedule` (epoch seconds), late ones at once; returns how many.
+
+        Raises:
+            SystemExit: when a tick is refused.
+        """
+        turns = iter(enumerate(schedule))
+        return sum(await asyncio.gather(*(self._post(turns) for _ in range(CONNECTIONS))))
+
+    async def _post(self, turns: Iterator[tuple[int, float]]) -> int:
+        incoming, outgoing = await asyncio.open_connection("127.0.0.1", self._port)
+        head = b"POST /ingest/tick HTTP/1.1\r\nHost: bench\r\nX-API-Key: %b\r\nContent-Length: %d\r\n\r\n%b"
+        answered, count = self._watches.of["answered"], 0
+        for turn, planned in turns:
+            count += 1
+            if (pause := planned - time.time()) > 0:
+                await asyncio.sleep(pause)
+            number = turn % self._symbols
+            # No two of a symbol have the same time.
+            self._newest[number] = time_msc = max(self._newest[number] + 1, time.time_ns() // 1_000_000)
+            body = TICK % (number, time_msc)
+            self._watches.posted(f"SYM{number}", time_msc, planned)
+            outgoing.write(head % (KEY.encode(), len(body), body))
+            await read_answer(incoming)
+            if planned >= answered.counts_from:
+                answered.latencies.append(time.time() - planned)
+        outgoing.close()
+        return count
+
+
+def flat_out(seconds: float) -> Iterator[float]:
+    """Moments without end, all of them now, for so long."""
+    end = time.time() + seconds
+    while (now := time.time()) < end:
+        yield now
+
+
+class Bench:
+    """The services under load, and all who watch."""
+
+    def __init__(self, ports: Mapping[str, int], watches: Watches, processes: Mapping[str, psutil.Process]) -> None:
+        self._ports = ports
+        self._port = ports["producer"]
+        self._watches = watches
+        self._processes = processes
+
+    async def saturating_rate(self, symbols: int, seconds: float) -> float:
+        """Ticks a second that reach every stage while they are posted as fast as answers come."""
+        began = time.time()
+        self._watches.begin(began)
+        posted = await Client(self._port, symbols, self._watches).post(flat_out(seconds))
+        await self._watches.until_seen()
+        return posted / (time.time() - began)
+
+    async def round(self, rate: float, symbols: int, seconds: float, share: float = 0.0) -> Round:
+        """Post at the rate, each tick at its moment."""
+        began = time.time() + 0.5
+        counts_from = began + WARM_UP_SECONDS
+        self._watches.begin(counts_from)
+        posting = asyncio.create_task(
+            Client(self._port, symbols, self._watches).post(
+                began + turn / rate for turn in range(int((WARM_UP_SECONDS + seconds) * rate))
+            )
         )
-    heading = ["emit interval", "p50 ms", "p99 ms", "most ms", "goal p50 / p99 ms"]
-    count = len(rounds) // len(GOALS)
+        await asyncio.sleep(counts_from - time.time())
+        before, turns_before, since = self._cpu(), await self._turns(), time.monotonic()
+        await posting
+        after, turns_after, took = self._cpu(), await self._turns(), time.monotonic() - since
+        await self._watches.until_seen()
+        cpu = {name: (after[name] - before[name]) / took for name in after}
+        turns = {}
+        for name, (count, spent) in turns_after.items():
+            more = count - turns_before[name][0]
+            turns[name] = (more / took, (spent - turns_before[name][1]) / max(1, more))
+        ticks = len(self._watches.of["row"].latencies)
+        return Round(share, rate, symbols, ticks, self._watches.percentiles(), cpu, turns)
+
+    async def _turns(self) -> dict[str, tuple[float, float]]:
+        """How often so far the worker published and the sink stored, and how long that took in all (seconds)."""
+        found = {}
+        for name, (service, metric) in TURNS.items():
+            text = (await asyncio.to_thread(plainhttp.get, f"http://127.0.0.1:{self._ports[service]}/metrics")).text
+            figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith(metric))
+            found[name] = (float(figures[f"{metric}_count"]), float(figures[f"{metric}_sum"]))
+        return found
+
+    def _cpu(self) -> dict[str, float]:
+        # Without the ended children of this process, which are the servers and services.
+        own = {"client": cpu_seconds(psutil.Process(), alone=True)}
+        return own | {name: cpu_seconds(process) for name, process in self._processes.items()}
+
+
+@asynccontextmanager
+async def bench(
+    servers: EmbeddedServers, ports: Mapping[str, int], processes: Mapping[str, psutil.Process]
+) -> AsyncIterator[Bench]:
+    """With everyone who watches at work."""
+    watches = Watches()
+    of = watches.of
+    watching = [
+        asyncio.create_task(watch_rows(servers.database_url, of["row"])),
+        asyncio.create_task(watch_topic(servers.kafka_bootstrap, of["chosen"], of["published"])),
+        asyncio.create_task(watch_stream(ports["dashboard"], of["stream"])),
+    ]
+    work = Bench(ports, watches, processes)
+    try:
+        await asyncio.sleep(1)
+        yield work
+    finally:
+        for task in watching:
+            task.cancel()
+        await asyncio.gather(*watching, return_exceptions=True)
+
+
+async def sweep(work: Bench, options: argparse.Namespace, console: Console) -> tuple[float, list[Round]]:
+    """The saturating rate, 0 when rates were given, and a round for each rate and number of symbols."""
+    saturating, rounds = 0.0, []
+    if not options.rate:
+        await work.saturating_rate(SYMBOLS, WARM_UP_SECONDS)
+        saturating = await work.saturating_rate(SYMBOLS, options.seconds / 2)
+        console.print(f"saturated by {saturating:,.0f} ticks/s", highlight=False)
+    plans = [(0.0, rate, symbols) for rate in options.rate for symbols in options.symbols]
+    plans = plans or [(share, share * saturating, SYMBOLS) for share in SHARES]
+    for share, rate, symbols in plans:
+        rounds.append(one := await work.round(rate, symbols, options.seconds, share))
+        figures = ", ".join(
+            f"{stage} {p50 * 1e3:.1f}/{p99 * 1e3:.1f}" for stage, (p50, p99, _) in one.latencies.items()
+        )
+        console.print(f"{rate:,.0f} ticks/s of {symbols:,} symbols: {figures} ms", highlight=False)
+    return saturating, rounds
+
+
+def lines_of(saturating: float, rounds: Sequence[Round]) -> list[str]:
+    """The tables and what was done, as Markdown."""
+    heading = ["rate", "symbols", *(f"{stage}, ms" for stage in STAGES)]
+    rows = [
+        [
+            _rate(one),
+            f"{one.symbols:,}",
+            *(" / ".join(f"{x * 1e3:.1f}" for x in one.latencies[stage]) for stage in STAGES),
+        ]
+        for one in rounds
+    ]
+    names = list(rounds[0].cpu)
+    turns = [
+        [
+            _rate(one),
+            f"{one.symbols:,}",
+            *(f"{often:,.0f} of {took * 1e3:.1f} ms" for often, took in one.turns.values()),
+        ]
+        for one in rounds
+    ]
+    spent = [[_rate(one), f"{one.symbols:,}", *(f"{one.cpu[name]:.2f}" for name in names)] for one in rounds]
     return [
         *table_of(heading, rows), "",
-        f"{rate:,} ticks/s of {SYMBOLS} symbols, one tick a request; medians of {count} rounds in turn (least–most), "
-        f"{rounds[0].ticks:,} ticks in each.",
+        "50th, 99th and 99.9th percentile from the planned moment of the POST. "
+        + (f"Saturated by {saturating:,.0f} ticks/s." if saturating else ""),
+        "", "Cores in use meanwhile:", "",
+        *table_of(["rate", "symbols", *names], spent), "",
+        "Rounds a second of the worker and transactions a second of the sink, and what one takes:", "",
+        *table_of(["rate", "symbols", *rounds[0].turns], turns), "",
     ]  # fmt: skip
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{median(values):.0f} ({min(values):.0f}–{max(values):.0f})"
+def _rate(one: Round) -> str:
+    return f"{one.rate:,.0f} ticks/s" + (f" ({one.share:.0%})" if one.share else "")
 
 
 def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=int, default=1_000, help="ticks a second (default: 1000)")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of each round, after the warm-up (default: 60)")
-    parser.add_argument("--rounds", type=int, default=3, help="for each emit interval (default: 3)")
-    parser.add_argument("--port", type=int, default=18_985, help="of the producer; two more follow (default: 18985)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each rate, after the warm-up (default: 20)")
+    parser.add_argument(
+        "--rate", type=float, nargs="+", default=[], help="ticks a second, instead of shares of what saturates"
+    )
+    parser.add_argument(
+        "--symbols", type=int, nargs="+", default=[SYMBOLS], help=f"with --rate: symbols that tick (default: {SYMBOLS})"
+    )
+    parser.add_argument("--interval", type=float, help="interval of updates (seconds; default: the setting's)")
+    parser.add_argument("--port", type=int, default=18_985, help="of the producer; three more follow (default: 18985)")
     options = parser.parse_args()
     console, beginning = Console(), Beginning.now()
-    rounds = []
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        EmbeddedServers(Path(directory)) as servers,
-        Progress(console=console, disable=not console.is_terminal) as progress,
-    ):
-        for _ in progress.track(range(options.rounds), description="rounds"):
-            for interval in GOALS:
-                rounds.append(one := one_round(servers, interval, options.port, options.rate, options.seconds))
-                console.print(
-                    f"every {interval * 1000:.0f} ms: p50 {one.p50 * 1000:.0f} ms, p99 {one.p99 * 1000:.0f} ms",
-                    highlight=False,
-                )
-    figures = {"rate": options.rate, "rounds": [asdict(one) for one in rounds]}
-    beginning.store("latency", lines_of(rounds, options.rate), figures)
+    ports = {service: options.port + n for n, service in enumerate((*SERVICES, "dashboard"))}
+    with tempfile.TemporaryDirectory() as directory:
+        before = set(psutil.Process().children())
+        with EmbeddedServers(Path(directory) / "servers", short_lived=False) as servers:
+            started = {
+                "PostgreSQL" if "postgres" in one.name() else "Kafka": one
+                for one in psutil.Process().children()
+                if one not in before
+            }
+            settings = variables(servers, Path(directory), ports) | {"TICKPIPE_DASHBOARD_PORT": str(ports["dashboard"])}
+            if options.interval:
+                settings["TICKPIPE_EMIT_INTERVAL_SECONDS"] = str(options.interval)
+            with serving(ports, settings) as services:
+
+                async def measure() -> tuple[float, list[Round]]:
+                    async with bench(servers, ports, {**services, **started}) as work:
+                        return await sweep(work, options, console)
+
+                saturating, rounds = asyncio.run(measure())
+    name = "latency-symbols" if options.rate else "latency"
+    figures = {"saturating": saturating, "rounds": [asdict(one) for one in rounds]}
+    beginning.store(name, lines_of(saturating, rounds), figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-.PHONY: bench-adoption bench-archive bench-browser bench-fanout bench-flames bench-flood bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-pictures bench-peers \
+.PHONY: bench-adoption bench-archive bench-browser bench-fanout bench-flames bench-flood bench-gateways bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-pictures bench-peers \
 	bench-recovery bench-refold bench-replay bench-sql bench-storage bench-ticks bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -6,6 +6,9 @@ bench-timeframes: setup ## measure pages of candles from ten years of M1 (some m
 
 bench-ingest: setup ## measure the producer against a route that does nothing and against unparsed bodies
 	$(BIN)/python -m benchmarks.ingest
+
+bench-gateways: setup ## measure the producer against a bare gateway of aiohttp and aiokafka (three minutes)
+	$(BIN)/python -m benchmarks.gateways
 
 bench-adoption: setup ## measure `tickpipe db adopt` of a million rows against a bare COPY of them
 	$(BIN)/python -m benchmarks.adoption
@@ -67,7 +70,7 @@ bench-replay: setup ## measure a replay from the log to the table against the fo
 	$(BIN)/python -m benchmarks.replay
 	$(BIN)/python -m benchmarks.replay --frame 200
 
-bench-latency: setup ## measure a tick from its POST to its row, at two emit intervals (seven minutes)
+bench-latency: setup ## measure a tick from its POST to its row and to the page, at shares of the rate that saturates (three minutes)
 	$(BIN)/python -m benchmarks.latency
 
 bench-growth: setup ## curves of the fold over symbols, ticks a record, partitions, workers, history (some twenty minutes)

@@ -3,8 +3,8 @@
 `python -m benchmarks.whole` gives both the same bodies, 200 ticks of one symbol each. Tickpipe takes them over HTTP,
 and producer, Kafka, one stream worker, sink and PostgreSQL are processes of their own. Alone means that a client
 decodes the bodies, copies batches of 10,000 ticks into PostgreSQL and folds each batch by one upsert, as an expert
-would write it, once with the ticks stored for good and once without. Both must equal a plain fold of the ticks,
-minute by minute.
+would write it, once with the ticks stored for good and once without. QuestDB alone is sent them in its line protocol,
+and its materialised view holds the candles. All must equal a plain fold of the ticks, minute by minute.
 
 The notes say what each holds when bodies are sent again, as a sender does that lost the answer.
 """
@@ -15,7 +15,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ from benchmarks.fold import until_counted
 from benchmarks.ingest import post_all
 from benchmarks.memory import variables
 from benchmarks.peers.ticks import SYMBOLS, Bars, closing_tick, expected_bars, ticks_of_a_symbol
+from benchmarks.questdb import VERSION, Held, QuestDb, line_of, questdb
 from benchmarks.rounds import Contender, Measured, NotMeasured, cpu_seconds, peak_bytes, run_rounds
 from benchmarks.services import serving
 from marketdata.tick import DAY_MS, Tick
@@ -37,6 +38,8 @@ TICKS = 200
 BATCH = 10_000
 #: The rows are looked at so often (seconds).
 _LOOK_SECONDS = 0.05
+
+QUESTDB = f"QuestDB {VERSION} alone, ticks stored"
 
 _TABLES = """
     DROP TABLE IF EXISTS bare_ticks, bare_candles;
@@ -83,7 +86,8 @@ class Bodies:
         #: The first moment that is not compared (epoch milliseconds).
         self.end_ms = closing_tick(shifted).time_msc // 60_000 * 60_000
         self.bars: Bars = expected_bars(shifted)
-        self.count = len(shifted) * len(SYMBOLS)
+        self.first_ms = min(minute for _, minute in self.bars)
+        self.count = self.sent = len(shifted) * len(SYMBOLS)
         parts = [shifted[start : start + TICKS] for start in range(0, len(shifted), TICKS)]
         self.all = [_body(symbol, part) for part in (*parts, [closing_tick(shifted)]) for symbol in SYMBOLS]
 
@@ -126,14 +130,39 @@ def _line(number: int, item: _Item) -> str:
     return f"{number}\t{item.symbol}\t{item.time_msc}\t{item.bid!r}\t{item.ask!r}\t{item.flags}\n"
 
 
-def difference(connection: psycopg.Connection, table: str, bodies: Bodies) -> str | None:
-    """What the table holds that a plain fold does not, or the other way round; None when they are equal."""
-    first = min(minute for _, minute in bodies.bars)
-    found = {
-        (symbol, minute): tuple(bar)
-        for symbol, minute, *bar in connection.execute(_STORED.format(table), [_moment(bodies.end_ms)])
-        if minute >= first
-    }
+def in_questdb(server: QuestDb) -> Way:
+    """QuestDB alone: ticks in batches, until its view holds all of them."""
+    decode = msgspec.json.Decoder(_Body).decode
+
+    def store(bodies: Bodies) -> None:
+        items = (item for body in bodies.all for item in decode(body).ticks)
+        server.write((line_of(item.symbol, item.time_msc, item.bid, item.ask, item.flags) for item in items), BATCH)
+        server.wait_for(bodies.first_ms, bodies.end_ms, bodies.sent)
+
+    return store
+
+
+#: What one of them holds of the time of the bodies.
+Look = Callable[[Bodies], Held]
+
+
+def in_table(connection: psycopg.Connection, table: str) -> Look:
+    """What a table holds."""
+
+    def look(bodies: Bodies) -> Held:
+        rows = connection.execute(_STORED.format(table), [_moment(bodies.end_ms)])
+        return {(symbol, minute): tuple(bar) for symbol, minute, *bar in rows if minute >= bodies.first_ms}
+
+    return look
+
+
+def quest_candles(server: QuestDb) -> Look:
+    """What the view holds."""
+    return lambda bodies: server.held(bodies.first_ms, bodies.end_ms)
+
+
+def difference(found: Held, bodies: Bodies) -> str | None:
+    """What is found that a plain fold does not make, or the other way round; None when they are equal."""
     wrong = [key for key in bodies.bars.keys() | found.keys() if bodies.bars.get(key) != found.get(key)]
     if not wrong:
         return None
@@ -150,7 +179,7 @@ def _moment(ms: int) -> str:
 
 def _waits_for_rows(connection: psycopg.Connection, bodies: Bodies) -> None:
     """Until every tick is in a closed row."""
-    period = [_moment(min(minute for _, minute in bodies.bars)), _moment(bodies.end_ms)]
+    period = [_moment(bodies.first_ms), _moment(bodies.end_ms)]
 
     def stored() -> float:
         row = connection.execute(
@@ -175,7 +204,7 @@ class Bench:
         asyncio.run(post_all(self._port, "/ingest/tick", bodies.all))
         _waits_for_rows(self._connection, bodies)
 
-    def measured(self, way: Way, table: str, processes: Sequence[psutil.Process], *, client: bool) -> Contender:
+    def measured(self, way: Way, look: Look, processes: Sequence[psutil.Process], *, client: bool) -> Contender:
         """Rounds of one way; `client` counts this process as well, which is the client of the database alone."""
         own = psutil.Process()
 
@@ -187,21 +216,22 @@ class Bench:
             before, began = cpu(), time.monotonic()
             way(bodies)
             wall, used = time.monotonic() - began, cpu() - before
-            if wrong := difference(self._connection, table, bodies):
+            if wrong := difference(look(bodies), bodies):
                 raise NotMeasured(wrong)
             peak = sum(map(peak_bytes, processes)) + (peak_bytes(own, alone=True) if client else 0)
             return Measured(wall, used, peak, bodies.count)
 
         return run
 
-    def resent(self, way: Way, table: str) -> str:
-        """What the table holds when a tenth of the bodies is sent once more at the end."""
+    def resent(self, way: Way, look: Look) -> str:
+        """What is held when a tenth of the bodies is sent once more at the end."""
         bodies = Bodies(self._ticks, 2 * next(self._days))
         last = len(SYMBOLS)
         again = bodies.all[:-last]
-        bodies.all[-last:-last] = again[-len(again) // 10 :]
+        bodies.all[-last:-last] = (twice := again[-len(again) // 10 :])
+        bodies.sent += sum(len(msgspec.json.decode(body, type=_Body).ticks) for body in twice)
         way(bodies)
-        return difference(self._connection, table, bodies) or "every candle is right"
+        return difference(look(bodies), bodies) or "every candle is right"
 
 
 @contextmanager
@@ -233,24 +263,38 @@ def main() -> None:
     )
     parser.add_argument("--port", type=int, default=18_995, help="of the producer; two more follow (default: 18995)")
     options = parser.parse_args()
-    with bench(ticks_of_a_symbol(options.ticks), options.port) as (shared, connection, processes):
-        postgres = processes[:1]
-        table = "bare_candles"
-        ways = {
-            "the database alone": (alone(connection, stores_ticks=False), table),
-            "the database alone, ticks stored": (alone(connection, stores_ticks=True), table),
-            "Tickpipe, the whole way": (shared.tickpipe, "market_data"),
+    with (
+        bench(ticks_of_a_symbol(options.ticks), options.port) as (shared, connection, processes),
+        tempfile.TemporaryDirectory() as directory,
+        ExitStack() as others,
+    ):
+        bare, rows, postgres = in_table(connection, "bare_candles"), in_table(connection, "market_data"), processes[:1]
+        ours = "Tickpipe, the whole way"
+        ways: dict[str, tuple[Way, Look, Sequence[psutil.Process]]] = {
+            "the database alone": (alone(connection, stores_ticks=False), bare, postgres),
+            "the database alone, ticks stored": (alone(connection, stores_ticks=True), bare, postgres),
         }
-        held = [f"{name}, a tenth of the bodies sent twice: {shared.resent(*way)}." for name, way in ways.items()]
+        try:
+            quest = others.enter_context(questdb(Path(directory), options.port + len(SERVICES)))
+        except NotMeasured as exc:
+            held = [f"Not measured: {QUESTDB} ({exc})."]
+        else:
+            held, ways[QUESTDB] = [], (in_questdb(quest), quest_candles(quest), [quest.process])
+        ways[ours] = shared.tickpipe, rows, processes
+        held += [
+            f"{name}, a tenth of the bodies sent twice: {shared.resent(way, look)}."
+            for name, (way, look, _) in ways.items()
+        ]
         run_rounds(
             "whole",
             {
-                name: shared.measured(*way, processes if way[1] == "market_data" else postgres, client=way[1] == table)
-                for name, way in ways.items()
+                name: shared.measured(way, look, measured, client=name != ours)
+                for name, (way, look, measured) in ways.items()
             },
             rounds=options.rounds,
             unit="ticks",
             packages=("aiokafka", "faust-streaming", "msgspec", "psycopg"),
+            versions={"questdb": VERSION},
             notes=held,
         )
 

@@ -39,8 +39,8 @@ _MOVING_MINUTES: Final = 2
 _JOURNAL_MINUTES: Final = 5_000
 
 #: The database is asked about a minute at once, then after pauses (seconds) that are a share of how long it has waited:
-#: the sink takes about 0.2 s, a fold of late ticks with the rest up to ten seconds.
-_FIRST_PAUSE_SECONDS: Final = 0.1
+#: the sink takes some 10 ms, a fold of late ticks with the rest up to ten seconds.
+_FIRST_PAUSE_SECONDS: Final = 0.03
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _PAUSE_SHARE: Final = 0.1
 #: A minute that the database does not come to hold within this time is given up: clients read what there is.
@@ -136,7 +136,7 @@ class Hub:
         With `since`, the position of an earlier stream, it begins with everything that was sent after that instead, or
         with a resync where that is no longer known.
         """
-        subscription = Subscription(lambda: self.position, symbols, source)
+        subscription = Subscription(lambda: self.position, lambda: len(self), symbols, source)
         self._subscriptions.add(subscription)
         if since is not None:
             missed = self._changes_after(since)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from dashboard.answers import encode
 from dashboard.candles import Bar, BarStarts
 from marketdata.candle import Candle
+from runtime.service import pause_after
 
 #: Source and symbol.
 Feed = tuple[str, str]
@@ -25,7 +26,8 @@ MAX_PENDING: Final = 1_000
 #: A quiet stream is sent a ping this often (seconds); the page gives up on it after three times as long.
 _PING_SECONDS: Final = 5.0
 
-#: A stream sends at most twenty times a second: more would not be seen.
+#: Longest pause between two sendings of a stream (seconds): when many candles move for many streams, each sends
+#: twenty times a second.
 _PACE_SECONDS: Final = 0.05
 
 
@@ -57,8 +59,15 @@ class Batch:
 class Subscription:
     """The unsent changes of one stream; `None` selects every symbol or source."""
 
-    def __init__(self, position: Callable[[], str], symbols: frozenset[str] | None, source: str | None) -> None:
+    def __init__(
+        self,
+        position: Callable[[], str],
+        streams: Callable[[], int],
+        symbols: frozenset[str] | None,
+        source: str | None,
+    ) -> None:
         self._position = position
+        self._streams = streams
         self._symbols = symbols
         self._source = source
         self._pending: dict[tuple[Feed, int], Update] = {}
@@ -127,6 +136,10 @@ class Subscription:
         self._wake.clear()
         return batch
 
+    def pause_seconds(self, batch: Batch) -> float:
+        """How long to wait once the batch was sent: the longer, the more events all streams together send."""
+        return pause_after(len(batch.updates) * self._streams(), _PACE_SECONDS)
+
 
 async def events(subscription: Subscription, bars: BarStarts, timeframe: str) -> AsyncIterator[bytes]:
     """The bytes of a stream until the service stops or the client is gone.
@@ -141,7 +154,7 @@ async def events(subscription: Subscription, bars: BarStarts, timeframe: str) ->
     yield b"retry: 1000\n\n" + event("ping", {})
     while (batch := await subscription.next(_PING_SECONDS)) is not None:
         yield await _text(batch, bars, timeframe)
-        await asyncio.sleep(_PACE_SECONDS)
+        await asyncio.sleep(subscription.pause_seconds(batch))
 
 
 async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:

@@ -121,6 +121,22 @@ async def sleep_unless(stopping: asyncio.Event, seconds: float) -> None:
         return
 
 
+#: Changes after which the next update waits the whole interval: with the interval of 0.2 s, up to 1,000 a second.
+_WHOLE_PAUSE_CHANGES: Final = 200
+
+#: As many are counted at least, since an update of one change is a message, a transaction or an event as well.
+_LEAST_CHANGES: Final = 5
+
+
+def pause_after(changes: int, interval_seconds: float) -> float:
+    """How long the next update waits after one of so many changes (seconds): the whole interval only if they are many.
+
+    What changes seldom is passed on at once, and under load the number of changes a second stays bounded: by a constant
+    while few things change, and then by one a thing and interval.
+    """
+    return interval_seconds * min(1.0, max(_LEAST_CHANGES, changes) / _WHOLE_PAUSE_CHANGES)
+
+
 class LongRunning(Protocol):
     """A service that runs in an event loop until it is stopped."""
 

@@ -184,7 +184,9 @@ class Settings(SecuritySettings):
     )
 
     emit_interval_seconds: Seconds = Field(
-        0.2, description="how often a moving candle is published: less is fresher and costs more records (seconds)"
+        0.2,
+        description="longest pause between two updates of a moving candle: with 200 or more moving, with fewer it is "
+        "as much shorter, and a lone tick is published at once (seconds)",
     )
     grace_seconds: Seconds = Field(
         5.0,

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -52,16 +53,14 @@ class Incoming(msgspec.Struct, frozen=True, gc=False):
 def incoming_candles(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
     """The candles among records of `candles.m1`."""
     candles = decode_candles([record.value for record in records])
-    good, bad = [], []
-    for index, record in enumerate(records):
-        try:
-            candle = decode_candle(record.value) if candles is None else candles[index]
-            check_candle(candle)
-        except InvalidCandle as exc:
-            bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
-        else:
-            good.append(Incoming(tp, record, candle))
-    return good, bad
+    try:
+        if candles is not None:
+            for candle in candles:
+                check_candle(candle)
+            return list(map(Incoming, repeat(tp), records, candles)), []
+    except InvalidCandle:
+        pass  # below they are judged one by one
+    return _incoming(tp, records, _valid_candle, InvalidCandle)
 
 
 def incoming_bars(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[Incoming], list[Rejected]]:
@@ -82,7 +81,7 @@ def incoming_reports(tp: TopicPartition, records: Sequence[Any]) -> tuple[list[I
 def _incoming(
     tp: TopicPartition,
     records: Sequence[Any],
-    decode: Callable[[bytes | None], BrokerBar | Reference | Report],
+    decode: Callable[[bytes | None], Candle | BrokerBar | Reference | Report],
     invalid: type[TickpipeError],
 ) -> tuple[list[Incoming], list[Rejected]]:
     good, bad = [], []
@@ -92,6 +91,12 @@ def _incoming(
         except invalid as exc:
             bad.append(Rejected(tp.topic, tp.partition, record, str(exc)))
     return good, bad
+
+
+def _valid_candle(value: bytes | None) -> Candle:
+    candle = decode_candle(value)
+    check_candle(candle)
+    return candle
 
 
 def _valid_bar(value: bytes | None) -> BrokerBar:
@@ -179,9 +184,11 @@ class Store:
         good, impossible = await self._sort_out(good)
         bad = [*bad, *impossible]
         candles = [incoming.value for incoming in good if isinstance(incoming.value, Candle)]
-        bars = [incoming.value for incoming in good if isinstance(incoming.value, BrokerBar)]
-        reference = [incoming.value for incoming in good if isinstance(incoming.value, SenderCount | Instrument)]
-        reports = [incoming.value for incoming in good if isinstance(incoming.value, Fill | QuoteSessions)]
+        # Nearly always none.
+        others = [] if len(candles) == len(good) else [incoming.value for incoming in good]
+        bars = [value for value in others if isinstance(value, BrokerBar)]
+        reference = [value for value in others if isinstance(value, SenderCount | Instrument)]
+        reports = [value for value in others if isinstance(value, Fill | QuoteSessions)]
         return Batch(good, bad, await self._writer.prepare(candles, bars, reference, reports), spans)
 
     async def _sort_out(self, good: Sequence[Incoming]) -> tuple[Sequence[Incoming], list[Rejected]]:

@@ -73,6 +73,11 @@ _MAX_POLL_INTERVAL_MS: Final = 86_400_000
 #: Kafka answers a commit in milliseconds; later means that it is away, and the next commit covers this one (seconds).
 _COMMIT_TIMEOUT_SECONDS: Final = 10.0
 
+#: Offsets are committed this often while batches follow each other, and once none does (seconds). After a crash so much
+#: more is read again, and found to be stored: reading begins at the smaller of the committed offset and of the progress
+#: in the database.
+_COMMIT_SECONDS: Final = 0.1
+
 #: How often an idle sink checks whether the database answers (seconds).
 _PING_SECONDS: Final = 2.0
 
@@ -98,6 +103,7 @@ class Sink:
         }
         # Offsets that are stored in the database but not yet committed to Kafka.
         self._uncommitted: Offsets = {}
+        self._committed_at = 0.0
         self._keeper: LedgerKeeper | None = None
         #: Set once the name of the group is known, which the database decides.
         self._positions: Positions
@@ -266,7 +272,8 @@ class Sink:
                     storing = None
                     continue
                 storing = asyncio.create_task(self._store(consumer, live, store, batch, offsets))
-            await self._finish(storing)
+            if await self._finish(storing):
+                await self._commit(consumer)
         finally:
             if storing is not None:
                 await cancel(storing)
@@ -333,7 +340,7 @@ class Sink:
             if self._keeper is not None and batch.prepared.reports:
                 self._keeper.reported()
             self._uncommitted |= offsets
-        if self._uncommitted:
+        if self._uncommitted and not (offsets and time.monotonic() - self._committed_at < _COMMIT_SECONDS):
             await self._commit(consumer)
         if time.monotonic() - self._asked_database_at > _PING_SECONDS:
             await live.run_patiently(ping)
@@ -341,6 +348,7 @@ class Sink:
 
     async def _commit(self, consumer: AIOKafkaConsumer) -> None:
         # The next owner of a partition lost meanwhile reads the batch again, which changes nothing.
+        self._committed_at = time.monotonic()
         mine = consumer.assignment()
         offsets = {tp: offset for tp, offset in self._uncommitted.items() if tp in mine}
         try:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 import psycopg
@@ -28,6 +29,10 @@ _MINUTES_OF_HISTORY: Final = 4
 
 #: Symbol, timeframe and source.
 _Group = tuple[str, str, str]
+_group: Final = attrgetter("symbol", "timeframe", "source")
+
+#: As `apply_candles` sorts.
+_order: Final = attrgetter("symbol", "timeframe", "ts", "source")
 
 Row = tuple[object, ...]
 
@@ -125,21 +130,13 @@ async def append_history(
     for place, reduced in enumerate(candles):
         candle = reduced.candle
         # A candle that wants more offsets than it has needs a refold, which only judging requests.
-        is_fresh = (
-            candle.ts > newest.get((candle.symbol, candle.timeframe, candle.source), -1)
-            and reduced.wanted == candle.offsets
-        )
+        is_fresh = candle.ts > newest.get(_group(candle), -1) and reduced.wanted == candle.offsets
         (fresh if is_fresh else rest).append(place)
     if fresh:
         # In the order of `apply_candles`, so that two sinks appending at once lock rows in the same order.
-        fresh.sort(key=lambda place: _order(candles[place]))
+        fresh.sort(key=lambda place: _order(candles[place].candle))
         await staging.append_candles(connection, [packed[place] for place in fresh])
     return rest
-
-
-def _order(reduced: Reduced) -> tuple[str, str, int, str]:
-    candle = reduced.candle
-    return candle.symbol, candle.timeframe, candle.ts, candle.source
 
 
 def _spans(candles: Sequence[Reduced]) -> dict[_Group, tuple[int, int]]:
@@ -147,9 +144,14 @@ def _spans(candles: Sequence[Reduced]) -> dict[_Group, tuple[int, int]]:
     spans: dict[_Group, tuple[int, int]] = {}
     for reduced in candles:
         candle = reduced.candle
-        group, ts = (candle.symbol, candle.timeframe, candle.source), candle.ts
-        first, last = spans.get(group, (ts, ts))
-        spans[group] = (min(first, ts), max(last, ts))
+        group, ts = _group(candle), candle.ts
+        span = spans.get(group)
+        if span is None:
+            spans[group] = (ts, ts)
+        elif ts > span[1]:
+            spans[group] = (span[0], ts)
+        elif ts < span[0]:
+            spans[group] = (ts, span[1])
     return spans
 
 

@@ -101,7 +101,12 @@ class LogEnds:
 
     def holds(self, ranges: Ranges, more: int = 0) -> bool:
         """Whether the ranges are of partitions that there are, and end before these do, and `more` records later."""
-        return all(partition in self._ends and last < self._ends[partition][1] + more for partition, _, last in ranges)
+        # No generator: every candle is asked about, and nearly all have one range.
+        for partition, _, last in ranges:
+            ends = self._ends.get(partition)
+            if ends is None or last >= ends[1] + more:
+                return False
+        return True
 
     @property
     def beyond(self) -> str:
@@ -226,7 +231,7 @@ class Writer:
         minutes = [r.candle.ts for r in reduced]
         bounds = {"first_ts": utc(min(minutes)), "last_ts": utc(max(minutes))}
         await self._staging.stage_candles(connection, reduced, packed)
-        actions = await self._judge(connection, bounds)
+        actions = await self._judge(connection, bounds, len(reduced))
         to_apply = sum(actions.values()) - sum(actions[verdict] for verdict in _UNTOUCHED)
         if to_apply:
             applied = await connection.execute(
@@ -249,18 +254,20 @@ class Writer:
                 action="cross_log", candles=actions[Verdict.CROSS_LOG], own_log=self._log_ends.own_log,
             )  # fmt: skip
 
-    async def _judge(self, connection: Connection, bounds: dict[str, datetime]) -> Actions:
-        actions, to_ask = await self._verdicts(connection, bounds)
+    async def _judge(self, connection: Connection, bounds: dict[str, datetime], staged: int) -> Actions:
+        actions, to_ask = await self._verdicts(connection, bounds, staged)
         if to_ask and await self._disown(connection, bounds):
-            actions, _ = await self._verdicts(connection, bounds)
+            actions, _ = await self._verdicts(connection, bounds, staged)
         return actions
 
-    async def _verdicts(self, connection: Connection, bounds: dict[str, datetime]) -> tuple[Actions, bool]:
+    async def _verdicts(self, connection: Connection, bounds: dict[str, datetime], staged: int) -> tuple[Actions, bool]:
         # Also tells whether stored offsets have to be compared with the ends of the log.
-        await connection.execute(SQL["judge_candles"], bounds)
-        own = {"own_log": self._log_ends.own_log}
-        verdicts = await (await connection.execute(SQL["count_verdicts"], own)).fetchall()
-        return Counter({verdict: rows for verdict, rows, _ in verdicts}), any(to_ask for *_, to_ask in verdicts)
+        about = {"own_log": self._log_ends.own_log, **bounds}
+        verdicts = await (await connection.execute(SQL["judge_candles"], about)).fetchall()
+        actions = Counter({verdict: rows for verdict, rows, _ in verdicts})
+        # Of the rest nothing is stored.
+        actions[Verdict.INSERTED] += staged - actions.total()
+        return actions, any(to_ask for *_, to_ask in verdicts)
 
     async def _disown(self, connection: Connection, bounds: dict[str, datetime]) -> bool:
         about: dict[str, object] = {"log": self._log_ends.own_log, **bounds}

@@ -190,8 +190,7 @@ def _consume(app: Any, settings: Settings, worker: Worker) -> None:
 
     async def publish() -> None:
         while not app.should_stop:
-            await asyncio.sleep(settings.emit_interval_seconds)
-            await _guarded(app.guard, "publish", worker.publish)
+            await _guarded(app.guard, "publish", worker.publish_next)
 
     async def write_rejected() -> None:
         while not app.should_stop:

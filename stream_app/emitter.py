@@ -1,12 +1,14 @@
 """Sends what a worker produces, candles with their headers and rejected records, and counts its work."""
 
 import asyncio
+import logging
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
+import structlog
 from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -14,6 +16,7 @@ from marketdata.candle import Candle
 from marketdata.runs import Record
 from marketdata.tick import Frame
 from marketdata.wire import candle_key, encode
+from runtime import clock
 from runtime.kafka import new_producer
 from runtime.kafka_errors import kafka_errors
 from runtime.rejected import REJECTS_LOST, Rejected, RejectedWriter, Which
@@ -29,8 +32,15 @@ from runtime.telemetry import (
     Telemetry,
     TraceContext,
     context_of,
+    seconds_between,
+    trace_id_of,
 )
 from stream_app.window import Emission, Origin, Window
+
+log = structlog.get_logger(__name__)
+
+#: Logging a candle costs more than folding it, so the level is checked first.
+_IS_DEBUGGING: Final = logging.getLogger(__name__).isEnabledFor
 
 
 class Metrics:
@@ -211,3 +221,23 @@ def outgoing(emission: Emission, live_since_ms: int, telemetry: Telemetry) -> Ou
         return Outgoing(candle, headers, span=span)
     headers.append((RECEIVED_HEADER, str(origin.received_ms).encode()))
     return Outgoing(candle, headers, origin.received_ms, span)
+
+
+def note_confirmed(metrics: Metrics, candles: Sequence[Outgoing], seconds: float) -> None:
+    """Count, time and log candles that the broker has confirmed `seconds` after they were chosen."""
+    metrics.emit_seconds.observe(seconds)
+    published, now_ms = metrics.stages.labels("published"), clock.now_ms()
+    debugging = _IS_DEBUGGING(logging.DEBUG)
+    closed = sum(each.candle.closed for each in candles)
+    metrics.candles.labels(closed="true").inc(closed)
+    metrics.candles.labels(closed="false").inc(len(candles) - closed)
+    for each in candles:
+        if each.received_ms is not None:
+            published.observe(seconds_between(each.received_ms, now_ms))
+        if each.span is not None:
+            each.span.end(source=each.candle.source, symbol=each.candle.symbol, minute=each.candle.ts)
+        if debugging:
+            log.debug(
+                "Published a candle.", action="candle_published", trace_id=trace_id_of(each.headers),
+                source=each.candle.source, symbol=each.candle.symbol, minute=each.candle.ts,
+            )  # fmt: skip

@@ -1,7 +1,7 @@
 """One worker: folds the polls that Faust hands it, publishes candles, releases for commit what no open minute needs."""
 
 import asyncio
-import logging
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +17,14 @@ from marketdata.wire import decode_frame, decode_frames
 from runtime import clock
 from runtime.logreader import changed_records
 from runtime.rejected import Rejected
+from runtime.service import pause_after
 from runtime.settings import Settings
 from runtime.telemetry import NoTelemetry, Telemetry, seconds_between, trace_id_of
 from runtime.ticklog import TickLog
-from stream_app.emitter import Emitter, Metrics, Outgoing, note_origins, outgoing
+from stream_app.emitter import Emitter, Metrics, note_confirmed, note_origins, outgoing
 from stream_app.window import Emission, Window
 
 log = structlog.get_logger(__name__)
-
-#: Logging a candle costs more than folding it, so the level is checked first.
-_IS_DEBUGGING = logging.getLogger(__name__).isEnabledFor
 
 #: Maximum number of rejected records that wait to be written, and of their bytes; with more, folding pauses.
 _MAX_WAITING_REJECTS = 500
@@ -44,6 +42,12 @@ _OPEN_INTERVAL_SECONDS = 1.0
 #: this many times as long between two as the last one took, up to the longest interval (seconds).
 _OPEN_INTERVAL_ROUNDS = 10
 _MAX_OPEN_INTERVAL_SECONDS = 10.0
+
+#: An idle worker looks this often for minutes that are over (seconds).
+_IDLE_SECONDS = 0.2
+
+#: A round looks at every symbol in memory, which takes as long for so many as to publish one candle.
+_SYMBOLS_AS_A_CANDLE = 25
 
 
 @dataclass
@@ -96,7 +100,7 @@ def _compare(partition: _Partition, records: Sequence[Record]) -> None:
 
 
 class Worker:
-    """Holds one window per partition. `fold` is called by the agent, `publish` by a timer; both in one event loop."""
+    """Holds one window per partition; the agent calls `fold`, and a task `publish_next`, both in one event loop."""
 
     def __init__(
         self,
@@ -125,6 +129,8 @@ class Worker:
         self._unconfirmed_since: float | None = None
         # When a worker that catches up publishes open candles next (monotonic, seconds).
         self._open_due_at = 0.0
+        # Something was folded since the last round began.
+        self._folded = asyncio.Event()
         # Since the log was last read from its beginning nothing was revoked.
         self._is_reading_again = False
 
@@ -171,6 +177,7 @@ class Worker:
             partition.last = records[-1]
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
+        self._folded.set()
         if partition.rejected and partition.has_many_rejected:
             await self.write_rejected()
 
@@ -261,13 +268,22 @@ class Worker:
                 partition.rejected.append(Rejected(topic, partition.number, record, str(exc)))
         return found
 
-    async def publish(self) -> None:
+    async def publish_next(self) -> None:
+        """Publish as soon as something is folded, or after a while, since minutes close by the clock; then pause."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_IDLE_SECONDS):
+                await self._folded.wait()
+        await asyncio.sleep(await self.publish())
+
+    async def publish(self) -> float:
         """Publish what changed, release what may be committed, forget what is over.
 
-        A round that the broker does not confirm is published again with the next one.
+        A round that the broker does not confirm is published again with the next one. Returns the pause until that
+        (seconds): the interval of updates after a round of many candles, and while the worker catches up.
         """
         async with self._publishing:
             started = time.monotonic()
+            self._folded.clear()
             closed_only = self._is_behind() and started < self._open_due_at
             rounds = [self._take(partition, closed_only) for partition in self._partitions.values()]
             emissions = [emission for one in rounds for emission in one.emissions]
@@ -283,9 +299,9 @@ class Worker:
                     for one in rounds:
                         for emission in one.emissions:
                             one.partition.window.give_back(emission)
-                    return
+                    return self._settings.emit_interval_seconds
                 self._unconfirmed_since = None
-                self._count(candles, time.monotonic() - started)
+                note_confirmed(self._metrics, candles, time.monotonic() - started)
             if not closed_only:
                 round_seconds = time.monotonic() - started
                 self._open_due_at = started + min(
@@ -296,6 +312,14 @@ class Worker:
             for one in rounds:
                 if id(one.partition) in owned:
                     self._settle(one)
+            return self._pause_seconds(len(emissions))
+
+    def _pause_seconds(self, published: int) -> float:
+        interval = self._settings.emit_interval_seconds
+        if self._is_behind():
+            return interval
+        symbols = sum(partition.window.symbols for partition in self._partitions.values())
+        return pause_after(published + symbols // _SYMBOLS_AS_A_CANDLE, interval)
 
     async def write_rejected(self) -> None:
         """Write the rejected records that wait; until then nothing after the first of them is committed.
@@ -358,25 +382,6 @@ class Worker:
         """Forget everything; polls that were fetched before the consumer has sought the beginning are ignored."""
         self.drop()
         self._is_reading_again = True
-
-    def _count(self, candles: list[Outgoing], seconds: float) -> None:
-        metrics = self._metrics
-        metrics.emit_seconds.observe(seconds)
-        published, now_ms = metrics.stages.labels("published"), clock.now_ms()
-        debugging = _IS_DEBUGGING(logging.DEBUG)
-        closed = sum(each.candle.closed for each in candles)
-        metrics.candles.labels(closed="true").inc(closed)
-        metrics.candles.labels(closed="false").inc(len(candles) - closed)
-        for each in candles:
-            if each.received_ms is not None:
-                published.observe(seconds_between(each.received_ms, now_ms))
-            if each.span is not None:
-                each.span.end(source=each.candle.source, symbol=each.candle.symbol, minute=each.candle.ts)
-            if debugging:
-                log.debug(
-                    "Published a candle.", action="candle_published", trace_id=trace_id_of(each.headers),
-                    source=each.candle.source, symbol=each.candle.symbol, minute=each.candle.ts,
-                )  # fmt: skip
 
     def observe(self) -> None:
         """Set the gauges of what is in memory: a walk through all of it, so only before they are read."""

@@ -15,7 +15,8 @@ from benchmarks.rounds import NotMeasured
 #: Beside the project's own packages, so that `make clean` removes them as well.
 ENVIRONMENTS = Path(sys.prefix) / "peers"
 
-BYTEWAX = ("bytewax[kafka]==0.21.1", "confluent-kafka==2.16.1")
+CONFLUENT = ("confluent-kafka==2.16.1",)
+BYTEWAX = ("bytewax[kafka]==0.21.1", *CONFLUENT)
 QUIX = ("quixstreams==3.28.1",)
 
 KAFKA_STREAMS_VERSION = "4.3.1"

@@ -160,30 +160,33 @@ COPY incoming_bars (
 
 -- name: judge_candles
 -- What becomes of each staged candle, before anything is locked: rows judged `ignored` are never touched, so a replay
--- writes nothing. The bounds of ts spare a hypertable the search of every chunk.
-UPDATE incoming_candles AS i
-SET
-    is_other = i.offsets IS DISTINCT FROM m.offsets,
-    verdict = candle_verdict(
-        m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed,
-        (
-            i.open, i.high, i.low, i.close, i.volume, i.real_volume, i.spread, i.first_tick, i.last_tick, i.received_at
-        ) IS DISTINCT FROM (
-            m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick, m.last_tick, m.received_at
+-- writes nothing. The bounds of ts spare a hypertable the search of every chunk. Counts the verdicts of those of which
+-- something is stored, and tells whether stored candles of the log that is read here name offsets that the incoming ones
+-- do not: that the log reaches as far has to be asked. Ordinary flow, whose last candle of a minute repeats the offsets
+-- of the one before, asks nothing.
+WITH judged AS (
+    UPDATE incoming_candles AS i
+    SET
+        is_other = i.offsets IS DISTINCT FROM m.offsets,
+        verdict = candle_verdict(
+            m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed,
+            (
+                i.open, i.high, i.low, i.close, i.volume, i.real_volume, i.spread, i.first_tick, i.last_tick,
+                i.received_at
+            ) IS DISTINCT FROM (
+                m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick, m.last_tick,
+                m.received_at
+            )
         )
-    )
-FROM market_data AS m
-WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
-    AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
-
--- name: count_verdicts
--- And whether stored candles of the log that is read here name offsets that the incoming ones do not: that the log
--- reaches as far has to be asked. Ordinary flow, whose last candle of a minute repeats the offsets of the one before,
--- asks nothing.
+    FROM market_data AS m
+    WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
+        AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
+    RETURNING i.verdict, i.is_other, i.log
+)
 SELECT
     verdict, count(*)::int,
     verdict IN ('ignored', 'closed', 'refold') AND bool_or(is_other AND log = %(own_log)s)
-FROM incoming_candles
+FROM judged
 GROUP BY verdict;
 
 -- name: reach_beyond

@@ -33,7 +33,8 @@ async def test_a_worker_is_killed_between_folding_and_publishing(
     settings: Settings, servers: EmbeddedServers, seed: int, rounds: int
 ) -> None:
     """It publishes rarely, so that every kill finds folded ticks that nobody has seen: none may be committed."""
-    rare = settings.model_copy(update={"emit_interval_seconds": 3.0})
+    # Few candles move, so the pauses between them are a fortieth of the interval.
+    rare = settings.model_copy(update={"emit_interval_seconds": 120.0})
     async with Stage(rare, servers, case="stream_app killed, publishes rarely", seed=seed) as stage:
         stage.trade("EURUSD", "GBPUSD", "USDJPY")
         for _ in range(rounds):

@@ -48,7 +48,7 @@ async def test_a_statement_looks_at_each_row_a_few_times(connection: Connection,
     # As it comes: each minute is stored a few times before it closes.
     for volume in (1, 2):
         await writer.write(connection, minute(volume=volume))
-    bounds = {"first_ts": _MOMENT, "last_ts": _MOMENT}
+    bounds = {"first_ts": _MOMENT, "last_ts": _MOMENT, "own_log": writer.log_ends.own_log}
     batch = await writer.prepare(minute(closed=True)[:BATCH])
     async with connection.transaction():
         await writer._staging.stage_candles(connection, batch.reduced, batch.packed or [])

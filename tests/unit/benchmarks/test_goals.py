@@ -46,8 +46,8 @@ def test_what_was_not_measured_is_not_met(results: Path) -> None:
 
 def test_latency_and_memory_have_goals_of_their_own(results: Path) -> None:
     rounds = [
-        {"emit_interval_seconds": 0.02, "p50": 0.05, "p99": 0.3},
-        {"emit_interval_seconds": 0.2, "p50": 0.1, "p99": 0.2},
+        {"share": 0.5, "latencies": {"row": [0.012, 0.03, 0.04], "stream": [0.005, 0.014, 0.02]}},
+        {"share": 0.95, "latencies": {"row": [0.5, 0.9, 1.0], "stream": [0.4, 0.8, 0.9]}},
     ]
     (results / "latency.json").write_text(json.dumps({"rounds": rounds}))
     (results / "memory.json").write_text(json.dumps({"services": {"sink": {"peak_bytes": 119_000_000}}}))
@@ -55,8 +55,8 @@ def test_latency_and_memory_have_goals_of_their_own(results: Path) -> None:
     goals.main()
 
     text = (results / "goals.md").read_text()
-    assert "| 60 ms, p99 250 ms | 50 ms, p99 300 ms | not met |" in text
-    assert "| 300 ms, p99 1000 ms | 100 ms, p99 200 ms | met |" in text
+    assert "| p99 25 ms | p50 12 ms, p99 30 ms | not met: see [latency.md](latency.md) |" in text
+    assert "| p99 15 ms | p50 5 ms, p99 14 ms | met |" in text
     assert "| 120 MB | 119 MB | met |" in text
 
 

@@ -34,10 +34,21 @@ def test_page_without_a_place_is_an_error() -> None:
 )
 def test_rates_on_the_page_of_sizes_are_those_that_were_measured(row: str, result: str, contender: str) -> None:
     """To two digits at least: the blocks that `make bench-page` writes are the one place for a rate."""
-    figures = PAGE.read_text().partition(f"<!-- figures {result}: begin -->")[2].partition("end -->")[0]
-    measured = _first_number(figures, contender)
+    assert _first_number((PAGE.parent / "scaling.md").read_text(), row) == pytest.approx(
+        _measured(result, contender), rel=0.01
+    )
 
-    assert _first_number((PAGE.parent / "scaling.md").read_text(), row) == pytest.approx(measured, rel=0.01)
+
+def test_the_runbook_says_how_much_faster_large_frames_fold() -> None:
+    told = re.search(r"frames of 200 fold ([\d.]+) times as fast", (PAGE.parent / "runbook.md").read_text())
+    assert told
+    measured = _measured("fold-frames-of-200", "fold") / _measured("fold-frames-of-1", "fold")
+    assert float(told[1]) == pytest.approx(measured, rel=0.05)
+
+
+def _measured(result: str, contender: str) -> int:
+    figures = PAGE.read_text().partition(f"<!-- figures {result}: begin -->")[2].partition("end -->")[0]
+    return _first_number(figures, contender)
 
 
 def _first_number(page: str, row: str) -> int:

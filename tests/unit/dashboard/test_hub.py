@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from dashboard import hub as hub_module
 from dashboard.hub import Hub, Key
-from dashboard.stream import MAX_PENDING, Batch, Subscription
+from dashboard.stream import MAX_PENDING, Batch, Subscription, Update
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges
 from tests.waiting import PATIENCE_SECONDS
@@ -547,3 +547,14 @@ async def test_many_feeds_remember_fewer_minutes_each_but_the_moving_ones(monkey
             desk.publish(*(candle(ts, symbol=f"S{n}") for n in range(symbols)))
         begins_with = (await batch(desk.hub.subscribe(frozenset({"S0"})))).updates
         assert [update.candle.ts // MINUTE for update in begins_with] == [*range(10)][-minutes:]
+
+
+def test_a_lone_stream_sends_soon_and_many_send_less_often() -> None:
+    hub = Hub()
+    alone = hub.subscribe()
+    moved = Batch("1-1", [Update(candle(), stored=False)] * 8)
+    # 8 events of 1 stream; the whole pause is for 200 events of all streams together.
+    assert alone.pause_seconds(moved) == pytest.approx(0.05 * 8 / 200)
+    for _ in range(49):
+        hub.subscribe()
+    assert alone.pause_seconds(moved) == 0.05

@@ -1,5 +1,6 @@
 """How often a worker publishes what it folded, and what it makes of polls that were fetched too early."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -7,7 +8,7 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from marketdata.candle import Candle
-from marketdata.errors import MissedRecords
+from marketdata.errors import KafkaUnavailable, MissedRecords
 from marketdata.runs import Record
 from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
@@ -65,9 +66,9 @@ class WholeLog:
         return True
 
 
-def record(offset: int, time_msc: int) -> Record:
+def record(offset: int, time_msc: int, symbol: str = "EURUSD") -> Record:
     frame = Frame(
-        v=1, source="s", symbol="EURUSD", mode="bid", point=None, request="r", received=time_msc,
+        v=1, source="s", symbol=symbol, mode="bid", point=None, request="r", received=time_msc,
         ticks=[Tick(time_msc, 1.1, 1.2, 0.0, 0.0, 6)],
     )  # fmt: skip
     value = encode(frame)
@@ -154,3 +155,51 @@ async def test_what_is_in_memory_is_counted_when_the_metrics_are_read() -> None:
     worker.drop()
     worker.observe()
     assert b"tickpipe_stream_minutes 0.0" in metrics.exposition()
+
+
+def started(emitted: Any, offsets: Offsets) -> Worker:
+    return Worker(load_settings(), emitter=emitted, metrics=Metrics(), offsets=offsets, log_name="c/ticks")
+
+
+async def test_a_lone_tick_is_published_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_app.worker._IDLE_SECONDS", 60.0)
+    emitted: Any = Emitted()
+    worker = started(emitted, Offsets())
+
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(worker.publish_next())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        await worker.fold(0, [record(0, T0)])
+    assert emitted.taken() == [(0, False)]
+
+
+@pytest.mark.parametrize(
+    ("symbols", "pause_ms"),
+    # The interval is 200 ms; 5 candles count at least, 200 have all of it, and 25 symbols in memory are one candle.
+    [(1, 5), (8, 8), (100, 104), (200, 200), (1_000, 200)],
+)
+async def test_the_pause_grows_with_the_candles_that_move(symbols: int, pause_ms: float) -> None:
+    emitted: Any = Emitted()
+    worker = started(emitted, Offsets())
+    await worker.fold(0, [record(n, T0, f"S{n}") for n in range(symbols)])
+
+    assert await worker.publish() * 1000 == pytest.approx(pause_ms)
+
+
+async def test_a_worker_that_catches_up_or_is_not_confirmed_pauses_for_the_whole_interval() -> None:
+    class Unconfirmed(Emitted):
+        async def emit(self, candles: Sequence[Outgoing]) -> None:
+            raise KafkaUnavailable("no broker")
+
+    unconfirmed: Any = Unconfirmed()
+    worker = started(unconfirmed, Offsets())
+    await worker.fold(0, [record(0, T0)])
+    assert await worker.publish() == 0.2
+
+    emitted: Any = Emitted()
+    offsets = Offsets()
+    worker = started(emitted, offsets)
+    offsets.last = 1_000_000
+    await worker.fold(0, [record(0, T0)])
+    assert await worker.publish() == 0.2
