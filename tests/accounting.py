@@ -233,9 +233,13 @@ def lines(costs: Mapping[tuple[str, str], float]) -> Iterator[str]:
     for (file, program), seconds in costs.items():
         of_file = files.setdefault(file, defaultdict(float))
         of_file[program] += seconds
+    # One file's time may end in another, which was not sampled there: the files share the rest of the whole run.
+    rests = {file: of_file.pop(ENDED, 0.0) - of_file.pop(SAMPLED, 0.0) for file, of_file in files.items()}
+    beyond = sum(max(0.0, rest) for rest in rests.values())
+    share = max(0.0, sum(rests.values())) / beyond if beyond else 0.0
     programs: dict[str, float] = defaultdict(float)
-    for of_file in files.values():
-        of_file["brief"] = max(0.0, of_file.pop(ENDED, 0.0) - of_file.pop(SAMPLED, 0.0))
+    for file, of_file in files.items():
+        of_file["brief"] = max(0.0, rests[file]) * share
         for program, seconds in of_file.items():
             programs[program] += seconds
     yield f"{sum(programs.values()):8.1f} s in all"

@@ -2,11 +2,13 @@
 
 Every process below a run carries the run's name in its environment, whatever session, parent or user it has since. The
 guardian, a process beside pytest, waits until pytest's end of a pipe closes, which it does when pytest ends in any way,
-ends whoever carries the name, and takes away the disks that carry it, whose folders no later run could delete, and
-what the run's servers stored in memory. Under xdist the controller and each worker have one of their own.
+ends whoever carries the name, and takes away the disks that carry it, whose folders no later run could delete, what the
+run's servers stored in memory, and what libfaketime leaves there of killed processes. Under xdist the controller and
+each worker have one of their own.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -81,6 +83,7 @@ def main() -> None:
             time.sleep(_PROBE_INTERVAL_SECONDS)
     _unmount(run)
     shutil.rmtree(_folder_of(run), ignore_errors=True)
+    _forget_clocks()
     try:
         print(*(f"{pid} {command}" for pid, command in found.items()), sep="\n", end="", flush=True)
     except BrokenPipeError:
@@ -120,6 +123,15 @@ def _unmount(run: str) -> None:
     for source, folder, *_ in map(str.split, mounts):
         if source == run:
             subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+def _forget_clocks() -> None:
+    """Take away what libfaketime shares between a process and its children, where the process is gone."""
+    for file in _MEMORY.glob("*faketime_s*_*"):
+        pid = re.fullmatch(r"(?:sem\.faketime_sem|faketime_shm)_(\d+)", file.name)
+        if pid and not Path("/proc", pid[1]).exists():
+            with suppress(OSError):
+                file.unlink()
 
 
 def _command(pid: int) -> str:

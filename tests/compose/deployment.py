@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,12 +141,12 @@ class Deployment:
         """SIGKILL to the container's first process: a crash. `docker kill` would count as a wish and not restart it."""
         os.kill(self.containers(service)[index]["State"]["Pid"], signal.SIGKILL)
 
-    def wait_healthy(self, service: str, *, within_seconds: float = 90) -> None:
+    def wait_healthy(self, service: str) -> None:
         def healthy() -> bool:
             states = [container["State"] for container in self.containers(service)]
             return all(s["Running"] and s.get("Health", {}).get("Status") == "healthy" for s in states)
 
-        wait_until(healthy, within_seconds=within_seconds, what=f"a healthy {service}")
+        wait_until(healthy, what=f"a healthy {service}")
 
     def inside(self, url: str) -> str:
         """The page as a container of the project sees it."""
@@ -202,7 +202,7 @@ class Deployment:
     def client(self, source: str) -> httpx.Client:
         """An HTTP client that posts as the source."""
         headers = {"X-API-Key": self.setting("TICKPIPE_API_KEY"), "X-Source": source}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS)
 
     def log_lines(self, service: str) -> list[str]:
         """What the service's containers wrote, by `docker logs`: Compose adds codes for terminals."""

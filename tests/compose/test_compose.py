@@ -21,7 +21,7 @@ from tests.certificates import Authority
 from tests.compose.deployment import ROOT, ComposeError, Deployment, docker, new_folder
 from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.ports import free_port
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE_SECONDS, wait_until
 
 SERVICES = ("producer", "stream", "sink", "dashboard", "archive")
 
@@ -53,14 +53,14 @@ def _taken(client: httpx.Client, body: dict[str, object]) -> bool:
     return answer.status_code == 200
 
 
-def wait_stored(deployment: Deployment, source: str, *, within_seconds: float = 180) -> None:
+def wait_stored(deployment: Deployment, source: str) -> None:
     """Until all ticks of the day are in candles and nothing waits to be folded again."""
 
     def stored() -> bool:
         waiting = deployment.sql("SELECT count(*) FROM pending_refolds")
         return deployment.ticks(source) == EURUSD_COUNT and waiting == [["0"]]
 
-    wait_until(stored, within_seconds=within_seconds, what=f"all ticks of {source} in the database")
+    wait_until(stored, what=f"all ticks of {source} in the database")
 
 
 def assert_the_day(deployment: Deployment, source: str) -> None:
@@ -174,7 +174,7 @@ def test_the_image_holds_the_services_and_not_the_embedded_stack(deployment: Dep
 
 def test_every_page_answers(deployment: Deployment) -> None:
     for page in ("/health", "/ready", "/metrics", "/docs"):
-        assert httpx.get(deployment.url + page, timeout=10).status_code == 200, page
+        assert httpx.get(deployment.url + page, timeout=PATIENCE_SECONDS).status_code == 200, page
     for address in ("stream:18002", "sink:18003", "dashboard:18080"):
         for page in ("/health", "/ready", "/metrics"):
             assert deployment.inside(f"http://{address}{page}")
@@ -250,7 +250,7 @@ def test_a_killed_container_recovers_by_itself(deployment: Deployment, service: 
     def restarted() -> bool:
         return bool(deployment.containers(service)[0]["RestartCount"] > before)
 
-    wait_until(restarted, within_seconds=60, what=f"a new {service}")
+    wait_until(restarted, what=f"a new {service}")
     deployment.wait_healthy(service)
     assert_takes_and_stores_ticks(deployment, f"kill-{service}")
     assert_the_day(deployment, "day")
@@ -259,8 +259,8 @@ def test_a_killed_container_recovers_by_itself(deployment: Deployment, service: 
 def assert_takes_and_stores_ticks(deployment: Deployment, source: str) -> None:
     body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}]}
     with deployment.client(source) as client:
-        wait_until(lambda: _taken(client, body), within_seconds=60, what="a producer that takes ticks")
-    wait_until(lambda: deployment.ticks(source) == 1, within_seconds=60, what="the candle of the tick")
+        wait_until(lambda: _taken(client, body), what="a producer that takes ticks")
+    wait_until(lambda: deployment.ticks(source) == 1, what="the candle of the tick")
 
 
 def test_down_and_up_keeps_the_data(deployment: Deployment) -> None:
@@ -285,15 +285,15 @@ def test_ticks_are_taken_while_the_database_refuses_the_password(deployment: Dep
         deployment.wait_healthy("stream")
         body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1}]}
         with deployment.client("wrong-password") as client:
-            wait_until(lambda: _taken(client, body), within_seconds=60, what="a producer that takes ticks")
+            wait_until(lambda: _taken(client, body), what="a producer that takes ticks")
         wait_until(
             lambda: any("set in the database, not by .env" in line for line in deployment.log_lines("sink")),
-            within_seconds=60, what="the cure in the sink's log",
+            what="the cure in the sink's log",
         )  # fmt: skip
     finally:
         env.write_text(right)
         deployment.up()
-    wait_until(lambda: deployment.ticks("wrong-password") == 1, within_seconds=60, what="the candle of the tick")
+    wait_until(lambda: deployment.ticks("wrong-password") == 1, what="the candle of the tick")
 
 
 def test_ticks_are_taken_while_the_database_does_not_start(deployment: Deployment) -> None:
@@ -309,12 +309,12 @@ def test_ticks_are_taken_while_the_database_does_not_start(deployment: Deploymen
         deployment.wait_healthy("stream")
         body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1}]}
         with deployment.client("no-database") as client:
-            wait_until(lambda: _taken(client, body), within_seconds=60, what="a producer that takes ticks")
+            wait_until(lambda: _taken(client, body), what="a producer that takes ticks")
     finally:
         deployment.down()
         deployment.compose(*in_files, 'mv "$PGDATA/PG_VERSION.away" "$PGDATA/PG_VERSION"')
         deployment.up()
-    wait_until(lambda: deployment.ticks("no-database") == 1, within_seconds=60, what="the candle of the tick")
+    wait_until(lambda: deployment.ticks("no-database") == 1, what="the candle of the tick")
 
 
 def test_three_workers_share_the_work_under_load_and_one_may_die(deployment: Deployment) -> None:
@@ -336,7 +336,7 @@ def test_three_workers_share_the_work_under_load_and_one_may_die(deployment: Dep
         owned = [deployment.metric(f"{address}:18002", "tickpipe_stream_partitions") for address in addresses]
         return sorted(owned) == [1, 1, 2]
 
-    wait_until(shared, within_seconds=60, what="four partitions shared by three workers")
+    wait_until(shared, what="four partitions shared by three workers")
 
 
 def test_the_command_line_works_inside(deployment: Deployment) -> None:
@@ -360,7 +360,7 @@ def test_ticks_are_sent_from_the_host_and_from_inside(deployment: Deployment) ->
     write_three_ticks(deployment)
 
     deployment.recipe(heading=SEND, block=0)
-    wait_until(lambda: deployment.ticks("ICMarkets-Demo") == 3, within_seconds=60, what="the ticks of the host")
+    wait_until(lambda: deployment.ticks("ICMarkets-Demo") == 3, what="the ticks of the host")
     deployment.recipe(heading=SEND, block=1)
 
     # The same ticks count once.
@@ -379,9 +379,7 @@ def test_a_replay_mends_what_was_deleted(deployment: Deployment) -> None:
 
     with ThreadPoolExecutor(1) as replaying:
         replay = replaying.submit(deployment.recipe, heading=SEND, block=4)
-        wait_until(
-            lambda: replay.done() or deployment.is_set_back(), within_seconds=60, what="a group that was set back"
-        )
+        wait_until(lambda: replay.done() or deployment.is_set_back(), what="a group that was set back")
         deployment.compose("start", "stream")
         assert "0 different" in replay.result()
 
@@ -401,12 +399,12 @@ def test_kafkas_own_tool_resets_the_offsets_for_a_replay(deployment: Deployment)
                 return ""
             raise
 
-    said = wait_until(reset, within_seconds=90, what="a stopped group")
+    said = wait_until(reset, what="a stopped group")
     assert "CURRENT-OFFSET" in said
     assert "NEW-OFFSET" in said
     deployment.compose("up", "--detach", "--wait", "--no-build", "--no-recreate", "--scale", "stream=1", "stream")
 
-    wait_stored(deployment, "A", within_seconds=300)
+    wait_stored(deployment, "A")
     for source in ("day", *SOURCES):
         assert_the_day(deployment, source)
 
@@ -437,7 +435,7 @@ def test_the_image_of_a_revision_stays_when_another_is_built(deployment: Deploym
 def test_the_simulated_ea_begins_with_a_day_of_history(deployment: Deployment) -> None:
     deployment.compose("--profile", "demo", "up", "--detach", "--no-build", "--no-recreate", "demo")
     # Two symbols, 1 to 5 ticks a second.
-    wait_until(lambda: deployment.ticks("Simulated") > 2 * 86_400, within_seconds=120, what="a day of the simulated EA")
+    wait_until(lambda: deployment.ticks("Simulated") > 2 * 86_400, what="a day of the simulated EA")
     deployment.compose("--profile", "demo", "rm", "--stop", "--force", "demo")
 
 
@@ -495,7 +493,7 @@ def test_tls_before_producer_and_dashboard(deployment: Deployment) -> None:
     assert container["HostConfig"]["ReadonlyRootfs"]
     assert container["Config"]["User"] == "1000"
     deployment.compose("--profile", "tls", "rm", "--stop", "--force", "caddy")
-    wait_until(lambda: deployment.ticks("over-own-tls") == 3, within_seconds=60, what="the ticks that came over TLS")
+    wait_until(lambda: deployment.ticks("over-own-tls") == 3, what="the ticks that came over TLS")
 
 
 # Monitoring: Prometheus and the exporters of PostgreSQL and of the machine run. Grafana and Kafka's exporter are in no
@@ -524,7 +522,7 @@ def test_prometheus_sees_every_service(deployment: Deployment) -> None:
         single = ("prometheus", "producer", "sink", "dashboard", "archive", "postgres", "node")
         return found == dict.fromkeys(single, "1") | {"stream": "3"}
 
-    wait_until(up, within_seconds=90, what="all targets up, three stream workers among them")
+    wait_until(up, what="all targets up, three stream workers among them")
     rules = httpx.get(f"{deployment.prometheus_url}/api/v1/rules").json()["data"]["groups"]
     broken = [rule["name"] for group in rules for rule in group["rules"] if rule["health"] == "err"]
     files = [ROOT / "compose" / "prometheus" / name for name in ("rules.yml", "compat.yml")]
@@ -610,7 +608,7 @@ def test_servers_elsewhere_serve_a_deployment_that_has_none(deployment: Deployme
             tick: dict[str, object] = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
             with second.client("elsewhere") as client:
                 wait_until(lambda: _taken(client, {"ticks": [tick]}), what="a producer that takes ticks")
-            wait_until(lambda: deployment.ticks("elsewhere") == 1, within_seconds=60, what="the candle of the tick")
+            wait_until(lambda: deployment.ticks("elsewhere") == 1, what="the candle of the tick")
     finally:
         second.delete()
         deployment.up()
@@ -636,7 +634,7 @@ def test_a_backup_of_the_volumes_is_restored_into_a_cluster(deployment: Deployme
             tick: dict[str, object] = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
             with deployment.client("on-the-cluster") as client:
                 wait_until(lambda: _taken(client, {"ticks": [tick]}), what="a producer that takes ticks")
-            wait_until(lambda: cluster.ticks("on-the-cluster") == 1, within_seconds=60, what="the candle of the tick")
+            wait_until(lambda: cluster.ticks("on-the-cluster") == 1, what="the candle of the tick")
             deployment.compose("run", "--rm", "-T", "tickpipe", "verify", timeout_seconds=600)
         deployment.down()
     finally:

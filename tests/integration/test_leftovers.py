@@ -41,11 +41,17 @@ def test_that_is_in_the_middle(settings, tmp_path):
 """
 
 
-#: A test that forgets a process, which has a session of its own, and a disk.
+#: Where libfaketime has what a process shares with its children; one that is killed leaves it behind.
+MEMORY = Path("/dev/shm")  # noqa: S108
+
+#: A test that forgets a process, which has a session of its own, and a disk; one that kills what has a faked clock.
 FORGETFUL = """
 import os
 import subprocess
+from pathlib import Path
 from tests import tools
+from tests.faked_clock import FakedClock
+from tests.waiting import wait_until
 
 FORGOTTEN = []
 
@@ -54,6 +60,13 @@ def test_that_forgets(tmp_path):
     if os.geteuid() == 0:
         FORGOTTEN.append(tools.small_disk(tmp_path / "forgotten", "1m"))
         FORGOTTEN[0].__enter__()
+
+def test_that_kills(tmp_path):
+    asleep = subprocess.Popen(["sleep", "600.5"], env=os.environ | FakedClock(tmp_path).environment)
+    wait_until(Path(f"/dev/shm/faketime_shm_{asleep.pid}").exists)
+    asleep.kill()
+    asleep.wait()
+    Path(__file__).with_name("killed").write_text(str(asleep.pid))
 """
 
 
@@ -135,3 +148,6 @@ def test_what_a_test_forgot_is_ended_and_named(tmp_path: Path) -> None:
     assert "sleep 600.25" in done.stderr
     assert [p for p in psutil.process_iter(["cmdline"]) if _names(p, "sleep", "600.25")] == []
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
+    # Without libfaketime that test was skipped.
+    if (killed := tmp_path / "killed").exists():
+        assert list(MEMORY.glob(f"*faketime_s*_{killed.read_text()}")) == []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import uvicorn
@@ -35,7 +36,12 @@ SECRETS = (SENDER, ANY_SENDER, READER, ENDED, REVOKED, SLOW, DASHBOARD, RELAY)
 
 TICK = {"time_msc": 1760926800417, "symbol": "EURUSD", "bid": 1.1, "ask": 1.2}
 BODY = json.dumps({"ticks": [TICK]}).encode()
-BOMB = gzip.compress(b" " * 70_000_000, 1)
+
+
+@cache
+def bomb() -> bytes:
+    """70 MB, packed."""
+    return gzip.compress(b" " * 70_000_000, 1)
 
 
 @dataclass

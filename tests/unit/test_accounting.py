@@ -41,6 +41,17 @@ def test_what_ended_between_two_samples_is_the_rest_and_files_come_with_the_dear
     ]  # fmt: skip
 
 
+def test_what_one_file_is_sampled_for_and_another_waits_for_is_counted_once() -> None:
+    costs = {
+        ("a.py", "java"): 3.0, ("a.py", "sampled"): 3.0, ("b.py", "ended"): 4.0, ("c.py", "ended"): 2.0,
+    }  # fmt: skip
+    report = [" ".join(line.split()) for line in lines(costs)]
+    assert report == [
+        "6.0 s in all", "3.0 s java", "3.0 s brief", "",
+        "3.0 s a.py: java 3.0", "2.0 s b.py: brief 2.0", "1.0 s c.py: brief 1.0",
+    ]  # fmt: skip
+
+
 def test_a_server_that_ends_in_another_file_than_it_began_in_is_counted_once(tmp_path: Path) -> None:
     own, sampler = OwnTime(), Sampler("a-run-of-its-own")
     own.note()

@@ -29,13 +29,17 @@ _PATH = re.compile(r"(?<![\w./~-])(?:[\w-]+/[\w./*-]*|[\w-]+\.(?:py|sql|js|mq5|m
 #: What commands write, and what stands for the name of another file.
 MADE = {"benchmarks/results/", "relay.log", "tickpipe.exe", "SCRIPT.ps1"}
 
-#: Targets of the Makefile and its parts.
-TARGETS = {
-    target
-    for file in (ROOT / "Makefile", *(file for folder in sorted(FOLDERS) for file in (ROOT / folder).rglob("*.mk")))
-    for line in re.findall(r"^([a-z][\w -]*):(?!=)", file.read_text(), re.MULTILINE)
-    for target in line.split()
-}
+
+@cache
+def targets_of_make() -> set[str]:
+    """Targets of the Makefile and its parts."""
+    return {
+        target
+        for file in (ROOT / "Makefile", *(file for folder in sorted(FOLDERS) for file in (ROOT / folder).rglob("*.mk")))
+        for line in re.findall(r"^([a-z][\w -]*):(?!=)", file.read_text(), re.MULTILINE)
+        for target in line.split()
+    }
+
 
 COMMANDS = {
     *(command.name or command.callback.__name__ for command in app.registered_commands if command.callback),
@@ -44,14 +48,17 @@ COMMANDS = {
 
 _VARIABLE = re.compile(r"\bTICKPIPE_[A-Z0-9_]*[A-Z0-9]\b(?!_)")
 
-#: Variables that the services read, and those that scripts, compose and tests do.
-VARIABLES = {f"TICKPIPE_{name.upper()}{of}" for name in Settings.model_fields for of in ("", "_FILE")} | {
-    name
-    for folder in sorted(FOLDERS - {"docs"})
-    for file in (ROOT / folder).rglob("*")
-    if file.suffix in (".py", ".sh", ".ps1", ".yaml", ".mk") and file != Path(__file__)
-    for name in _VARIABLE.findall(file.read_text())
-}
+
+@cache
+def variables() -> set[str]:
+    """Variables that the services read, and those that scripts, compose and tests do."""
+    return {f"TICKPIPE_{name.upper()}{of}" for name in Settings.model_fields for of in ("", "_FILE")} | {
+        name
+        for folder in sorted(FOLDERS - {"docs"})
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in (".py", ".sh", ".ps1", ".yaml", ".mk") and file != Path(__file__)
+        for name in _VARIABLE.findall(file.read_text())
+    }
 
 
 @cache
@@ -111,7 +118,7 @@ def test_the_functions_that_pages_name_exist() -> None:
 def unknown_commands(text: str) -> set[str]:
     """Commands in the code of a page that are not ours."""
     code = "\n".join(a or b for a, b in re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", text, re.DOTALL))
-    targets = set(re.findall(r"\bmake ([a-z][\w-]*)", code)) - TARGETS
+    targets = set(re.findall(r"\bmake ([a-z][\w-]*)", code)) - targets_of_make()
     # Not `kubectl -n tickpipe get`.
     commands = set(re.findall(r"(?<![\w/.:-])(?<!-n )tickpipe ([a-z][a-z-]*)", code)) - COMMANDS
     paths = {module: ROOT.joinpath(*module.split(".")) for module in re.findall(r"python -m ([\w.]+)", code)}
@@ -161,7 +168,7 @@ def test_the_commands_of_pages_take_the_options_that_the_pages_give_them() -> No
 
 
 def test_the_settings_that_pages_name_exist() -> None:
-    assert failures(lambda text: set(_VARIABLE.findall(text)) - VARIABLES) == {}
+    assert failures(lambda text: set(_VARIABLE.findall(text)) - variables()) == {}
 
 
 def test_the_files_that_comments_name_exist() -> None:

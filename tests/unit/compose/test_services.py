@@ -1,6 +1,7 @@
 """What the services of the deployment wait for, and how much of each other they can take."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,18 @@ import yaml
 
 FILE = Path(__file__).parents[3] / "compose" / "compose.yaml"
 
-SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services"]
+
+@cache
+def services() -> dict[str, dict[str, Any]]:
+    read: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text())["services"]
+    return read
 
 
 def waits_for(service: str) -> set[str]:
     """Everything that must be done or healthy, or Compose does not start the service."""
     waited = {
         name
-        for name, how in SERVICES[service].get("depends_on", {}).items()
+        for name, how in services()[service].get("depends_on", {}).items()
         if how["condition"] != "service_started" and how.get("required", True)
     }
     return waited.union(*(waits_for(name) for name in waited))
@@ -24,32 +29,32 @@ def waits_for(service: str) -> set[str]:
 def test_no_service_needs_the_database() -> None:
     """Where one waits in vain, Compose starts none of those that it has not come to yet, the producer among them."""
     assert waits_for("producer") == waits_for("stream") == {"topics", "secrets-check"}
-    assert not [name for name in SERVICES if "timescaledb" in waits_for(name)]
+    assert not [name for name in services() if "timescaledb" in waits_for(name)]
 
 
 def test_every_container_is_limited_in_processes() -> None:
-    assert [name for name, service in SERVICES.items() if not service.get("pids_limit")] == []
+    assert [name for name, service in services().items() if not service.get("pids_limit")] == []
 
 
 def test_readers_at_their_limit_leave_connections_to_the_sink() -> None:
     limits = re.findall(r"CONNECTION LIMIT (\d+)", (FILE.parent / "timescaledb" / "roles.sh").read_text())
-    connections = SERVICES["timescaledb"]["environment"]["TS_TUNE_MAX_CONNS"]
+    connections = services()["timescaledb"]["environment"]["TS_TUNE_MAX_CONNS"]
     # Three sinks of seven connections each, and three that PostgreSQL reserves.
     assert connections - sum(map(int, limits)) - 3 >= 3 * 7
 
 
 def test_what_takes_ticks_has_no_way_to_the_database() -> None:
-    networks = {name: set(service.get("networks", ())) for name, service in SERVICES.items()}
+    networks = {name: set(service.get("networks", ())) for name, service in services().items()}
     assert networks["producer"] == networks["stream"] == networks["kafka"] == {"log"}
     assert networks["timescaledb"] == {"data"}
     # Without a network of its own a service is in the one that all share.
-    assert [name for name, of in networks.items() if not of and "network_mode" not in SERVICES[name]] == []
+    assert [name for name, of in networks.items() if not of and "network_mode" not in services()[name]] == []
 
 
 def test_each_service_has_the_password_of_its_role_alone() -> None:
     given = {
         name: set(re.findall(r"TICKPIPE_(DB|WRITER|READER)_PASSWORD", str(service.get("environment"))))
-        for name, service in SERVICES.items()
+        for name, service in services().items()
         if name not in ("secrets-check", "timescaledb")
     }
     assert {name: passwords for name, passwords in given.items() if passwords} == {

@@ -24,7 +24,7 @@ def test_every_form_of_a_body_holds_its_items(body: bytes) -> None:
     ("body", "status"),
     [
         (b"", 400), (b"{", 400), (b"7", 400), (b'{"ticks":7}', 400), (b'{"ticks":[],"utc_offset_s":"x"}', 400),
-        (b"[" * 100_000, 400), (json.dumps([0] * (MAX_ITEMS + 1)).encode(), 413), (b"\xff", 400),
+        (b"[" * 100_000, 400), (b"[" + b"0," * MAX_ITEMS + b"0]", 413), (b"\xff", 400),
     ],
 )  # fmt: skip
 def test_what_holds_no_items_is_refused(body: bytes, status: int) -> None:
