@@ -63,7 +63,7 @@ bench-archive: setup ## measure the archiver against reading alone, and folds fr
 bench-ticks: setup ## measure a day of ticks out again: GET /ticks and `tickpipe ticks`, from Kafka and from the archive
 	$(BIN)/python -m benchmarks.ticks
 
-bench-sql: setup ## measure `tickpipe sql` over 20 million archived ticks against DuckDB on plain Parquet (three minutes)
+bench-sql: setup ## measure `tickpipe sql` over 100 million archived ticks against DuckDB on plain Parquet (ten minutes, 0.8 GB in /var/tmp)
 	$(BIN)/python -m benchmarks.sql
 
 bench-replay: setup ## measure a replay from the log to the table against the fold alone

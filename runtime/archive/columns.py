@@ -47,8 +47,9 @@ WITH_SERIES: Final = SCHEMA.append(pa.field("series", pa.int32(), nullable=False
 #: Where neighbours differ little: delta encoding. All others have few values a day: dictionaries.
 _DELTA: Final = ("time", "offset", "index", "received")
 
-#: Rows that are compressed together; a reader of a few minutes reads one or two of these.
-ROW_GROUP_TICKS: Final = 65_536
+#: Rows that are compressed together, those of a day of most symbols. A reader of a few minutes reads one or two of
+#: these, and whoever counts reads the description of every one: half as many rows take it a fifth longer.
+ROW_GROUP_TICKS: Final = 131_072
 
 
 def _array(values: Any, length: int, type_: pa.DataType) -> pa.Array:
