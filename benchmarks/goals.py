@@ -40,6 +40,7 @@ class Goal:
 GOALS = (
     Goal("fold, single ticks, against tuned Kafka Streams", "peers", "Tickpipe", _KAFKA_STREAMS, 2, _FOLD),
     Goal("… against reading alone", "fold-frames-of-1", "fold", "reading alone", 0.7, _FOLD),
+    Goal("… frames of 200", "fold-frames-of-200", "fold", "reading alone", 0.35, _FOLD),
     Goal("fold, frames of 200, against the same on single ticks", "peers", _FRAMES, _KAFKA_STREAMS, 12, _FOLD),
     Goal("replay end to end against the fold, single ticks", "replay-frames-of-1", "replay end to end", "fold", 0.8),
     Goal("… frames of 200", "replay-frames-of-200", "replay end to end", "fold", 0.8),
@@ -51,10 +52,10 @@ GOALS = (
     ),
     Goal(
         "200 ticks a request, against the same bodies unparsed", "ingest-bodies", "bodies of 200 ticks",
-        "the same bodies unparsed", 0.5, _SINK,
+        "the same bodies unparsed", 0.75, _SINK,
     ),
-    Goal("sink against a bare binary COPY", "sink", "sink", "binary COPY", 0.5, _SINK),
-    Goal("… against an upsert by `executemany`", "sink", "sink", "upsert by executemany", 5, _SINK),
+    Goal("sink against a bare binary COPY", "sink", "sink", "binary COPY", 0.7, _SINK),
+    Goal("… against an upsert by `executemany`", "sink", "sink", "upsert by executemany", 4, _SINK),
 )  # fmt: skip
 
 _NOT_MEASURED = "not measured"
