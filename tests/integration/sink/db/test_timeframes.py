@@ -78,6 +78,7 @@ async def test_every_timeframe_equals_the_fold_of_its_minutes(connection: Connec
     await assert_exact(connection, stored.values(), day, MATERIALISED, dice)
 
 
+@pytest.mark.full
 async def test_another_day_rebuilds_what_depends_on_it(connection: Connection) -> None:
     # Arrange: materialised for days that begin at UTC midnight, and one change that is not folded yet
     dice = random.Random(7)
