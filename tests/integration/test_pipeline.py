@@ -19,7 +19,7 @@ from tests.kafka_log import group_lag
 from tests.services import Service, running
 from tests.waiting import PATIENCE_SECONDS, eventually
 
-pytestmark = pytest.mark.long(90)
+pytestmark = pytest.mark.long(40)
 
 BATCH = 200
 

@@ -13,7 +13,7 @@ from tests.integration.dashboard.market import MINUTE_MS, Market
 from tests.integration.dashboard.reader import Reader, colours_of, last_close
 from tests.waiting import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.long(30)
+pytestmark = pytest.mark.long(15)
 
 #: A Thursday, 09:00 UTC (epoch milliseconds): the first minute of the long history.
 HISTORY_START = 1_700_125_200_000

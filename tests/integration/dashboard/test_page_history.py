@@ -16,7 +16,7 @@ from tests.integration.dashboard.reader import BARE_CHART, Reader, as_shown, row
 from tests.integration.dashboard.test_page import HISTORY_START
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.long(25)
+pytestmark = pytest.mark.long(10)
 
 
 #: Minutes of the history, of which those in the gap have no ticks.

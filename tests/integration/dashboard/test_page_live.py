@@ -16,7 +16,7 @@ from tests.integration.dashboard.reader import Reader, as_shown, has_line, last_
 from tests.integration.dashboard.test_seen import BUSY_SECONDS
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.long(30)
+pytestmark = pytest.mark.long(15)
 
 
 async def test_bar_moves_and_the_next_one_begins(reader: Reader, market: Market) -> None:

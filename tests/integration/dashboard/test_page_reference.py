@@ -10,7 +10,7 @@ from tests.integration.dashboard.market import MINUTE_MS, Market
 from tests.integration.dashboard.reader import Reader, rows_of
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.long(45)
+pytestmark = pytest.mark.long(15)
 
 
 async def say(market: Market, *records: Reference) -> None:

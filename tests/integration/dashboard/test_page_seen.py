@@ -18,7 +18,7 @@ from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service, running
 
-pytestmark = pytest.mark.long(18)
+pytestmark = pytest.mark.long(3)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.servers import EmbeddedServers
 from tests.services import Service
 from tests.waiting import shorter_than, wait_until
 
-pytestmark = [pytest.mark.fault, pytest.mark.long(30)]
+pytestmark = [pytest.mark.fault, pytest.mark.long(20)]
 
 #: What the stack's supervisor gives a service before it kills it.
 STOP_SECONDS = 15.0

@@ -34,7 +34,7 @@ from tickpipe.embedded.stack import (
 )
 from tickpipe.embedded.state import is_locked
 
-pytestmark = pytest.mark.long(25)
+pytestmark = pytest.mark.long(15)
 
 _STAND_IN = str(Path(__file__).with_name("standin.py"))
 _TOPIC = "kept"

@@ -33,7 +33,7 @@ from tests.integration.sink.db.oracle import TIMEFRAMES, Bar, Day
 from tests.integration.sink.flow import Flow, day_frames
 
 # With the other files that share its PGlite.
-pytestmark = pytest.mark.long(150)
+pytestmark = pytest.mark.long(110)
 
 MATERIALISED = ("H1", "H4", "D1", "W1", "MN1")
 
