@@ -62,7 +62,7 @@ test-newest: setup ## run the contract tests on the newest aiokafka and faust-st
 	$(BIN)/uv pip install --quiet --python $$folder/venv -r $$folder/others.txt aiokafka faust-streaming && \
 	$(BIN)/uv pip install --quiet --python $$folder/venv --no-deps --editable . && \
 	$(BIN)/uv pip list --quiet --python $$folder/venv | grep -E '^(aiokafka|faust-streaming) ' && \
-	$$folder/venv/bin/python -m pytest -m contract
+	TICKPIPE_TESTS=full $$folder/venv/bin/python -m pytest -m contract
 
 fuzz: EXAMPLES ?= 5000
 fuzz: setup ## give every reader and route generated input for ten minutes (EXAMPLES=500 for one)

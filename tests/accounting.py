@@ -77,7 +77,7 @@ class OwnTime:
 
 
 @dataclass
-class _Seen:
+class Seen:
     """A process as it was last seen."""
 
     file: str
@@ -86,7 +86,7 @@ class _Seen:
     at: float = 0.0
     #: The child of a pytest process that it is or that it is below of, and that process. Whoever left that family, as
     #: daemons do, has neither: nothing that ends adds its time to the children of pytest.
-    child: "_Seen | None" = None
+    child: "Seen | None" = None
     tester: int = 0
 
 
@@ -95,8 +95,8 @@ class Sampler:
     """Watches all processes below this run, as the guardian tells them."""
 
     run: str
-    _seen: dict[tuple[int, str], _Seen] = field(default_factory=dict)
-    _pids: dict[int, _Seen] = field(default_factory=dict)
+    _seen: dict[tuple[int, str], Seen] = field(default_factory=dict)
+    _pids: dict[int, Seen] = field(default_factory=dict)
     _foreign: set[int] = field(default_factory=set)
     _done: threading.Event = field(default_factory=threading.Event)
 
@@ -128,10 +128,10 @@ class Sampler:
 
     def sample(self) -> None:
         """Look at every process; one that is not ours is looked at once."""
-        alive: dict[int, _Seen] = {}
-        pids = sorted(int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit())
+        alive: dict[int, Seen] = {}
+        parents: dict[int, int] = {}
+        pids = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]
         self._foreign.intersection_update(pids)
-        # A parent has a smaller number than its children, but for the rare round of the numbers.
         for pid in pids:
             if pid in self._foreign:
                 continue
@@ -145,12 +145,26 @@ class Sampler:
                 self._foreign.add(pid)
                 continue
             self._seen[key] = alive[pid] = seen
+            parents[pid] = int(words[1])
             seen.at = time.monotonic()
-            self._place(seen, int(words[1]), alive)
             seen.seconds = (int(words[11]) + int(words[12])) / _TICKS
+        self.place(alive, parents)
         self._pids = alive
 
-    def _place(self, seen: _Seen, parent: int, alive: Mapping[int, _Seen]) -> None:
+    def place(self, alive: Mapping[int, Seen], parents: Mapping[int, int]) -> None:
+        """Note whose children they are now: parents first, whose numbers are larger once the numbers began again."""
+        waiting = set(alive)
+
+        def place(pid: int) -> None:
+            if pid in waiting:
+                waiting.remove(pid)
+                place(parents[pid])
+                self._place(alive[pid], parents[pid], alive)
+
+        for pid in alive:
+            place(pid)
+
+    def _place(self, seen: Seen, parent: int, alive: Mapping[int, Seen]) -> None:
         """Note whose child it is now."""
         above = alive.get(parent)
         if seen.program == _FORKER:
@@ -162,7 +176,7 @@ class Sampler:
         else:
             seen.child, seen.tester = (above.child, above.tester) if above else (None, 0)
 
-    def _look(self, pid: int, parent: int) -> _Seen | None:
+    def _look(self, pid: int, parent: int) -> Seen | None:
         folder = Path(f"/proc/{pid}")
         surroundings = (folder / "environ").read_bytes().split(b"\0")
         above = self._pids.get(parent)
@@ -172,7 +186,7 @@ class Sampler:
         words = (folder / "cmdline").read_text(errors="replace").split("\0")
         test = next((one for one in surroundings if one.startswith(_TEST)), b"").decode(errors="replace")
         file = test.partition("=")[2].partition("::")[0] or (above.file if above else _NO_FILE)
-        return _Seen(file, program(words, above.program if above else ""))
+        return Seen(file, program(words, above.program if above else ""))
 
 
 def program(words: list[str], parent: str = "") -> str:

@@ -46,7 +46,7 @@ FULL = os.environ.get("TICKPIPE_TESTS") == "full"
 # Every run draws new examples, also where CI=true, so a few in each run find in time what many at once would. A slow
 # example is the fault of a busy machine. Fixtures are shared by the examples of one test, which none of ours minds.
 _ASKED = os.environ.get("TICKPIPE_TEST_EXAMPLES")
-_EXAMPLES = int(_ASKED or (500 if FULL else 50))
+_EXAMPLES = int(_ASKED or (500 if FULL else 25))
 hypothesis.settings.register_profile(
     "tests",
     hypothesis.settings.get_profile("default"),
@@ -56,8 +56,8 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("tests")
 
-#: For a property whose examples take more than 20 ms: a fifth in `make test`, elsewhere as many as of others.
-fewer_examples = hypothesis.settings(max_examples=_EXAMPLES if FULL or _ASKED else _EXAMPLES // 5)
+#: For a property whose examples take more than 20 ms: 10 in `make test`, elsewhere as many as of others.
+fewer_examples = hypothesis.settings(max_examples=_EXAMPLES if FULL or _ASKED else 10)
 
 # Where a test has no logs configured, structlog's default writes tracebacks by rich, with the repr of every local
 # variable of every frame: of what C extensions hold, from a server's thread, while other threads change it. A process

@@ -58,6 +58,7 @@ def assert_is_the_day(rows: list[dict[str, str]]) -> None:
     assert sum(int(row["volume"]) for row in rows) == EURUSD_COUNT
 
 
+@pytest.mark.full  # unit/tickpipe/sending has the forms, test_pipeline.py the sparse quotes
 def test_a_sparse_file_of_another_form_goes_in_and_comes_out(stack: Stack, tmp_path: Path) -> None:
     sparse = GENERATED.write_sparse(tmp_path / "usdjpy.csv")
     stack.run("send", str(sparse), "--symbol", "USDJPY", "--source", "Sparse")

@@ -24,7 +24,8 @@ from tests.waiting import eventually
 from tickpipe.cli import app
 from tickpipe.embedded import kafka as embedded_kafka
 
-pytestmark = pytest.mark.long(27)
+# A broker of its own; operations/test_secured.py has what services say that lack a right.
+pytestmark = [pytest.mark.full, pytest.mark.long(27)]
 
 #: Of Kafka's protocol (org.apache.kafka.common.acl and resource).
 TOPIC, LITERAL, DESCRIBE, WRITE, DENY, ALLOW = 2, 3, 8, 4, 2, 3
@@ -52,7 +53,7 @@ async def forbid(settings: Settings, topic: str, *, visible: bool) -> None:
             assert [code for code, _ in answer.creation_responses] == [0]
 
 
-@pytest.mark.parametrize("visible", [True, pytest.param(False, marks=pytest.mark.full)])
+@pytest.mark.parametrize("visible", [True, False])
 async def test_the_stream_worker_goes_on(
     settings: Settings, kafka: KafkaLog, capfd: pytest.CaptureFixture[str], visible: bool
 ) -> None:

@@ -20,7 +20,8 @@ from tests.servers import EmbeddedServers
 from tests.services import Service, running
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.fault, pytest.mark.long(40)]
+# A broker of its own; producer/test_outage.py, stream_app/test_sessions.py and sink/test_service.py have the services.
+pytestmark = [pytest.mark.full, pytest.mark.fault, pytest.mark.long(40)]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,6 @@ def test_a_reader_stops_and_leaves_no_connection(servers: EmbeddedServers, setti
         servers.start_kafka()
 
 
-@pytest.mark.full
 async def test_every_service_ends_with_0(servers: EmbeddedServers, settings: Settings) -> None:
     with running(settings, "producer", "stream_app", "sink") as services:
         await asyncio.to_thread(servers.kill_kafka)

@@ -2,8 +2,6 @@
 operator says what is to happen."""
 
 import asyncio
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from runtime.logreader import own_log, wait_for_log
 from runtime.rights import Service as Rights
 from runtime.settings import Settings
 from runtime.topics import ensure_topics, restore_topics
+from tests import preloaded
 from tests.kafka_log import delete_topic
 from tests.services import Service, environment
 from tests.waiting import eventually
@@ -44,8 +43,7 @@ async def present(settings: Settings) -> set[str]:
 
 def create(settings: Settings, *options: str) -> tuple[int, str]:
     """`tickpipe topics create` and what it says."""
-    command = [sys.executable, "-m", "tickpipe", "topics", "create", *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(settings))
+    done = preloaded.run(["tickpipe", "topics", "create", *options], environment=environment(settings))
     return done.returncode, done.stdout + done.stderr
 
 

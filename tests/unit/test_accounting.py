@@ -1,12 +1,13 @@
 """The report of processor time puts each second down once, to the file and the program that used it."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.accounting import OwnTime, Report, Sampler, lines, program
+from tests.accounting import OwnTime, Report, Sampler, Seen, lines, program
 from tests.guardian import RUNS_VARIABLE
 
 #: Works a fifth of a second, says so, and waits for the end of its input.
@@ -50,6 +51,12 @@ def test_what_one_file_is_sampled_for_and_another_waits_for_is_counted_once() ->
         "6.0 s in all", "3.0 s java", "3.0 s brief", "",
         "3.0 s a.py: java 3.0", "2.0 s b.py: brief 2.0", "1.0 s c.py: brief 1.0",
     ]  # fmt: skip
+
+
+def test_children_are_known_whose_numbers_are_smaller_than_those_of_their_parents() -> None:
+    alive = {30: Seen("a.py", "java"), 20: Seen("a.py", "python -m sink"), 400: Seen("", "worker")}
+    Sampler("a-run").place(alive, {30: 20, 20: 400, 400: os.getpid()})
+    assert [(one.child, one.tester) for one in (alive[20], alive[30])] == [(alive[20], 400)] * 2
 
 
 def test_a_server_that_ends_in_another_file_than_it_began_in_is_counted_once(tmp_path: Path) -> None:

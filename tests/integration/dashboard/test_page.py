@@ -13,7 +13,7 @@ from tests.integration.dashboard.market import MINUTE_MS, Market
 from tests.integration.dashboard.reader import Reader, colours_of, last_close
 from tests.waiting import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.long(30)
+pytestmark = pytest.mark.long(15)
 
 #: A Thursday, 09:00 UTC (epoch milliseconds): the first minute of the long history.
 HISTORY_START = 1_700_125_200_000
@@ -165,6 +165,7 @@ async def test_api_is_described_on_a_page_of_its_own(reader: Reader) -> None:
     await expect(reader.page.get_by_role("cell", name="1 to 20,000 candles").first).to_be_visible()
 
 
+@pytest.mark.full
 async def test_symbol_of_a_link_that_is_not_there_is_said_and_found_when_it_comes(
     reader: Reader, market: Market
 ) -> None:
@@ -190,6 +191,7 @@ async def test_remembered_symbol_that_is_gone_gives_way_to_one_that_is_there(rea
     await expect(reader.page.locator("#legend")).to_contain_text("Vol")
 
 
+@pytest.mark.full
 async def test_nothing_of_the_symbol_before_stands_beside_the_name_of_the_next(reader: Reader, market: Market) -> None:
     now = clock.now_ms() // MINUTE_MS * MINUTE_MS
     live = market.candle("NEXT", now, (2.1, 2.2, 2.1, 2.10007), ticks=3)

@@ -16,7 +16,7 @@ from tests.integration.dashboard.reader import BARE_CHART, Reader, as_shown, row
 from tests.integration.dashboard.test_page import HISTORY_START
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.long(25)
+pytestmark = pytest.mark.long(10)
 
 
 #: Minutes of the history, of which those in the gap have no ticks.
@@ -102,6 +102,7 @@ async def test_the_present_is_reached_by_scrolling_and_moves_only_then(reader: R
     assert await reader.bars() == BARS + 2
 
 
+@pytest.mark.full
 async def test_longer_bars_are_those_of_the_same_moment(reader: Reader, history: Market) -> None:
     await reader.open("?symbol=PAST&at=2023-11-16T12:34Z")
     await reader.close(price(3 * 60 + 34))
@@ -110,6 +111,7 @@ async def test_longer_bars_are_those_of_the_same_moment(reader: Reader, history:
     await reader.close(price(3 * 60 + 59))
 
 
+@pytest.mark.full
 async def test_clock_is_that_of_the_zone(reader: Reader) -> None:
     """Against Python's own zones, around the changes of two years."""
     zones = {"UTC": 0, "America/Sao_Paulo": 0, "Europe/Athens": 0, "Australia/Lord_Howe": 0, "America/New_York": 7}
@@ -223,6 +225,7 @@ async def test_clock_of_the_candles_days_is_offered_where_it_is_another(reader: 
     await expect(page.locator("#legend")).to_contain_text("Fri, 17 Nov 2023, 00:30 UTC+2")
 
 
+@pytest.mark.full
 async def test_countdown_tells_when_the_bar_closes(reader: Reader, market: Market) -> None:
     now = clock.now_ms() // MINUTE_MS * MINUTE_MS
     await market.publish(market.candle("SOON", now, (1.2, 1.3, 1.1, 1.20004), ticks=3))
@@ -241,6 +244,7 @@ async def test_countdown_tells_when_the_bar_closes(reader: Reader, market: Marke
     await expect(reader.page.locator("#countdown")).to_be_empty()
 
 
+@pytest.mark.full
 async def test_page_of_another_version_is_loaded_again_once(reader: Reader, history: Market) -> None:
     state = history.get("/pipeline").json()
     versions = ["before"]

@@ -16,7 +16,7 @@ from tests.integration.dashboard.reader import Reader, as_shown, has_line, last_
 from tests.integration.dashboard.test_seen import BUSY_SECONDS
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.long(30)
+pytestmark = pytest.mark.long(15)
 
 
 async def test_bar_moves_and_the_next_one_begins(reader: Reader, market: Market) -> None:
@@ -115,6 +115,7 @@ async def test_bar_of_a_higher_timeframe_is_the_exact_fold_while_it_moves(reader
     assert await reader.bars() == 1
 
 
+@pytest.mark.full
 async def test_late_ticks_of_an_old_minute_are_added_to_it_in_the_open_page(reader: Reader, market: Market) -> None:
     """20 ticks, twelve minutes later 40 more for the same minute: 60, in its hour as well, without a reload."""
     hour = clock.now_ms() // (60 * MINUTE_MS) * 60 * MINUTE_MS - 2 * 60 * MINUTE_MS
@@ -263,6 +264,7 @@ async def test_last_tick_is_the_newest_tick_not_the_opening_of_its_bar(reader: R
     await expect(reader.page.locator("#status")).to_have_attribute("data-kind", "quiet")
 
 
+@pytest.mark.full
 async def test_tick_stamped_tomorrow_does_not_make_the_feed_live(reader: Reader, market: Market) -> None:
     tomorrow = clock.now_ms() // MINUTE_MS * MINUTE_MS + 24 * 60 * MINUTE_MS
     await market.publish(market.candle("AHEAD", tomorrow, (1.2, 1.2, 1.2, 1.2), ticks=2))

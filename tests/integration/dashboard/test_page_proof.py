@@ -155,6 +155,7 @@ async def test_click_on_a_candle_shows_its_proof_and_verifies_it(
     await expect(pane).to_contain_text("The log does not hold its records")
 
 
+@pytest.mark.full
 async def test_brokers_bars_are_laid_over_ours_and_differences_marked(reader: Reader, proven: list[Candle]) -> None:
     page = reader.page
     await reader.open("?symbol=PROVEN")
@@ -213,6 +214,7 @@ async def test_spread_has_a_pane_of_its_own(reader: Reader, proven: list[Candle]
     await expect(panes).to_have_count(before)
 
 
+@pytest.mark.full
 async def test_bars_and_picture_are_saved(reader: Reader, proven: list[Candle]) -> None:
     page = reader.page
     await reader.open("?symbol=PROVEN&timeframe=M5")

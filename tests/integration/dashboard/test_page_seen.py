@@ -18,7 +18,7 @@ from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.services import Service, running
 
-pytestmark = pytest.mark.long(18)
+pytestmark = pytest.mark.long(3)
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ async def seconds_until(page: Page, words: str) -> float:
     return took
 
 
+@pytest.mark.full  # dashboard/test_seen.py has what the page is told
 @pytest.mark.fault
 async def test_frozen_database_shows_within_three_seconds(page: Page, market: Market) -> None:
     there = conninfo_to_dict(market.settings.database_url.get_secret_value())

@@ -99,6 +99,7 @@ async def test_vwap_begins_with_each_day(reader: Reader, weight: str) -> None:
     assert await computed(reader.page, "vwap", bars) == pytest.approx(expected.to_series().to_list())
 
 
+@pytest.mark.full
 async def test_indicators_follow_bars_that_move_begin_and_come_late(reader: Reader, market: Market) -> None:
     import polars  # noqa: PLC0415  # slow to load
 

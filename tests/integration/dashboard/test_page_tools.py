@@ -18,6 +18,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.long(10)
 
 
+@pytest.mark.full
 async def test_distance_is_measured_in_price_percent_points_bars_and_time(reader: Reader) -> None:
     page = reader.page
     await reader.open()
@@ -200,6 +201,7 @@ async def test_second_chart_has_indicators_and_alerts_of_its_own(reader: Reader)
     await expect(page.locator("#alert-list li")).to_contain_text(["EURUSD · S: ≥ 1.20000"])
 
 
+@pytest.mark.full
 async def test_second_chart_shows_what_it_likes_with_the_crosshair_in_step(reader: Reader) -> None:
     page = reader.page
     await reader.open()

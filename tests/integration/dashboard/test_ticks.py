@@ -2,8 +2,6 @@
 
 import csv
 import io
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from sink.db.connection import connect
 from sink.db.schema import migrate
 from sink.metrics import Metrics
 from sink.writer import LogEnds, Writer
-from tests import plainhttp
+from tests import plainhttp, preloaded
 from tests.integration.dashboard.market import market_settings
 from tests.integration.dashboard.test_stream import events
 from tests.integration.dashboard.test_stream import first as next_event
@@ -32,7 +30,6 @@ from tests.integration.sink.flow import Flow, day_frames
 from tests.servers import EmbeddedServers
 from tests.services import Service, environment, running
 from tests.unit.marketdata.test_ticks import naive_candle
-from tests.waiting import PATIENCE_SECONDS
 from tickpipe.replay.engine import set_offsets
 
 FRAMES = 130
@@ -205,20 +202,12 @@ def test_it_answers_as_the_other_reads_do(ticks: Ticks) -> None:
 
 
 def test_the_command_gives_the_same(ticks: Ticks) -> None:
-    command = [sys.executable, "-m", "tickpipe", "ticks", "-s", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05"]
-    of_command = subprocess.run(
-        [*command, "--format", "csv"],
-        env=environment(ticks.settings),
-        capture_output=True,
-        check=True,
-        timeout=PATIENCE_SECONDS,
-    )
-    assert of_command.stdout.decode() == ticks.get(f"/ticks?{QUERY}&limit=20000&format=csv").text
-    table = subprocess.run(
-        command, env=environment(ticks.settings), capture_output=True, check=True, timeout=PATIENCE_SECONDS
-    )
-    assert table.stdout.count(b"2019-02-04T") == 50
-    assert f"… and {len(ticks.ticks) - 50:,} more of {len(ticks.ticks):,}" in table.stderr.decode()
+    command = ["tickpipe", "ticks", "-s", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05"]
+    of_command = preloaded.run([*command, "--format", "csv"], environment=environment(ticks.settings))
+    assert of_command.stdout == ticks.get(f"/ticks?{QUERY}&limit=20000&format=csv").text
+    table = preloaded.run(command, environment=environment(ticks.settings))
+    assert table.stdout.count("2019-02-04T") == 50
+    assert f"… and {len(ticks.ticks) - 50:,} more of {len(ticks.ticks):,}" in table.stderr
 
 
 async def test_live_ticks_come_as_they_are_received_and_go_on_behind_the_last(ticks: Ticks) -> None:

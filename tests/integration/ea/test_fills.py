@@ -85,6 +85,7 @@ def test_ranges_are_filled_newest_first_and_reported_when_they_are_confirmed(
     assert set(held(server).values()) == {1}
 
 
+@pytest.mark.full
 def test_what_was_reported_is_not_read_again_before_the_server_knows(
     terminal: Terminal, server: ScriptedServer
 ) -> None:
@@ -221,6 +222,7 @@ def test_a_terminal_without_history_says_why_and_reads_on(terminal: Terminal, se
     assert sum("cannot be sent: the terminal has no history" in line for line in terminal.log) == 1
 
 
+@pytest.mark.full
 def test_a_call_that_waits_for_the_broker_is_followed_by_a_pause(terminal: Terminal, server: ScriptedServer) -> None:
     # What is older than an hour takes 45 s to come.
     terminal("history", "EURUSD", FIRST_MSC - HOUR_MS, HISTORY_TIMEOUT, 45_000)
@@ -316,6 +318,7 @@ def test_symbols_of_any_name_are_filled(terminal: Terminal, server: ScriptedServ
     assert reports(server) == [asked | {"ticks": 12}]
 
 
+@pytest.mark.full
 def test_ranges_of_other_symbols_are_left_to_others_for_ten_minutes(terminal: Terminal, server: ScriptedServer) -> None:
     foreign = wanted(-HOUR_MS, symbol="XAUUSD")
     server.wanted = [foreign]

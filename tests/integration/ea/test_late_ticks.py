@@ -162,7 +162,7 @@ def test_an_ordinary_weekend_is_caught_up(start_terminal: StartTerminal, server:
     assert held(server) == Counter(friday + monday)
 
 
-@pytest.mark.parametrize("pc_error_ms", [HOUR_MS, -HOUR_MS])
+@pytest.mark.parametrize("pc_error_ms", [HOUR_MS, pytest.param(-HOUR_MS, marks=pytest.mark.full)])
 def test_a_pc_whose_clock_is_an_hour_wrong_begins_at_the_newest_quote(
     terminal: Terminal, server: ScriptedServer, pc_error_ms: int
 ) -> None:

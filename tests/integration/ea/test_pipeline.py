@@ -160,6 +160,7 @@ async def test_how_many_ticks_came_late_is_told_to_the_server_through_the_relay(
     assert f"{len(late)} ticks came late" in terminal.status()
 
 
+@pytest.mark.full  # test_answers.py has the relay that is away
 async def test_the_relay_dies_for_good_and_the_server_is_used(
     kafka: KafkaLog, settings: Settings, terminal: Terminal, start_relay: StartRelay
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_full_ring_keeps_the_oldest_and_the_rest_waits_in_the_terminal(
     assert ring_bytes(terminal) < 500_000
 
 
+@pytest.mark.full
 def test_a_busy_market_is_kept_up_with_while_nobody_answers(terminal: Terminal, away: ScriptedServer) -> None:
     ticks = [tick(ms) for ms in range(60_000)]  # a thousand a second
     at_desk(terminal, ticks)
@@ -299,6 +300,7 @@ def test_brokers_have_rings_of_their_own(ea_binary: Path, tmp_path: Path, server
     assert sent(server) == TICKS[:10] * 2
 
 
+@pytest.mark.full
 def test_changed_inputs_go_on_with_the_same_ring(terminal: Terminal, away: ScriptedServer) -> None:
     at_desk(terminal, TICKS)
     begin(terminal, away)

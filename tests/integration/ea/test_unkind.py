@@ -337,7 +337,7 @@ def judge(script: Script, seed: int) -> None:
 
 
 # A smaller seed is no smaller script.
-@settings(max_examples=1_000 if FULL else 10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=1_000 if FULL else 5, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @example(seed=8840)  # a range that begins before the EA and ends while the disk is full
 @pytest.mark.timeout(6_000 if FULL else 600)
 @given(seed=st.integers(0, 2**32 - 1))

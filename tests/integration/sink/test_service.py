@@ -244,7 +244,7 @@ def _process(settings: Settings) -> Iterator[Service]:
         service.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.full)])
 async def test_the_process_ends_with_0_when_told_to(
     settings: Settings, connection: Connection, flow: Flow, number: signal.Signals
 ) -> None:
@@ -297,7 +297,10 @@ async def test_what_nobody_foresaw_ends_the_sink_before_the_commit(
         await eventually(_rows_are(connection, 1))
 
 
-@pytest.mark.parametrize("task", [Materialiser, Comparer, Retainer, Refolder, LagMeter])
+@pytest.mark.parametrize(
+    "task",
+    [Refolder, *(pytest.param(one, marks=pytest.mark.full) for one in (Materialiser, Comparer, Retainer, LagMeter))],
+)
 async def test_a_background_task_that_fails_leaves_the_flow_alone(
     settings: Settings,
     connection: Connection,

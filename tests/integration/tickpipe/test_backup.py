@@ -185,6 +185,7 @@ async def test_everything_comes_back_proven_and_goes_on(
         assert await value(connection, "SELECT sum(volume) FROM market_data") == 100 * (FRAMES + 20)
 
 
+@pytest.mark.full
 async def test_holes_in_the_log_and_what_retention_took_are_kept(
     settings: Settings, elsewhere: Settings, flow: Flow, tmp_path: Path
 ) -> None:
@@ -290,6 +291,7 @@ async def test_the_database_alone_comes_back_to_the_log_that_is_here(
     assert len((await verify(elsewhere)).unprovable) == outcome.candles
 
 
+@pytest.mark.full
 async def test_the_database_is_backed_up_while_kafka_is_down(
     settings: Settings, elsewhere: Settings, tmp_path: Path
 ) -> None:

@@ -208,8 +208,9 @@ def _a_large_manifest(manifest: dict[str, Any], members: dict[str, bytes]) -> No
     "change",
     [
         _no_tables, _no_tables_of_no_migration, _a_table_twice, _no_settings, _other_count_of_rows, _a_topic_missing,
-        _a_partition_missing, _a_member_missing, _a_member_outside, _records_missing, _a_block_of_four_gigabytes,
-        _a_large_manifest,
+        _a_partition_missing, _a_member_missing, _a_member_outside, _records_missing,
+        pytest.param(_a_block_of_four_gigabytes, marks=pytest.mark.full),
+        pytest.param(_a_large_manifest, marks=pytest.mark.full),
     ],
 )  # fmt: skip
 async def test_nothing_is_deleted_for_a_backup_that_is_not_whole(

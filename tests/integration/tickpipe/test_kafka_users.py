@@ -25,7 +25,8 @@ from tickpipe.embedded.kafka import Kafka, local_kafka
 from tickpipe.embedded.kafka_users import SERVICE_USERS, KafkaUsers
 from tickpipe.embedded.state import KAFKA_ADMINISTRATOR, Ports
 
-pytestmark = pytest.mark.long(15)
+# A broker of its own; `tickpipe up` starts one with the same users in integration/test_stack.py.
+pytestmark = [pytest.mark.full, pytest.mark.long(15)]
 
 _SINK_GROUP = f"{SINK_GROUP_PREFIX}16384"
 
@@ -142,7 +143,6 @@ async def test_a_broker_of_another_cluster_gets_no_password(
     assert users.login("sink") == before
 
 
-@pytest.mark.full
 async def test_after_a_restart_users_get_in_and_the_brokers_old_password_does_not(
     kafka: Kafka, users: KafkaUsers, broker: Child, administrator: Settings
 ) -> None:

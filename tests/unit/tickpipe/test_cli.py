@@ -173,6 +173,7 @@ def test_sending_goes_on_where_it_stopped(
     assert times == ([] if first is None else [1_549_238_400_001 + n for n in range(first, 5)])
 
 
+@pytest.mark.full
 def test_standard_input_is_read(tmp_path: Path, producer: ScriptedServer) -> None:
     command = [sys.executable, "-c", "from tickpipe.cli import main; main()", "send", "-", "-s", "EURUSD"]
 
@@ -194,7 +195,9 @@ def wait_taken(producer: ScriptedServer, count: int) -> None:
     wait_until(lambda: len(producer.taken) >= count, what=f"{count} ticks")
 
 
-@pytest.mark.parametrize("options", [(), ("--speed", "1")], ids=["full speed", "at a pace"])
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("--speed", "1"), marks=pytest.mark.full)], ids=["full speed", "at a pace"]
+)
 def test_ticks_of_a_pipe_that_stays_open_are_posted_as_they_come(
     producer: ScriptedServer, options: tuple[str, ...]
 ) -> None:
@@ -232,6 +235,7 @@ def test_interrupted_pipe_ends_at_once_and_says_where_to_go_on(producer: Scripte
     assert b"Traceback" not in errors
 
 
+@pytest.mark.full
 def test_pipe_that_ends_within_a_compressed_file_is_told(tmp_path: Path, producer: ScriptedServer) -> None:
     with piped(producer) as sending:
         _, errors = sending.communicate(Path(ticks_file(tmp_path)).read_bytes()[:-12], timeout=PATIENCE_SECONDS)

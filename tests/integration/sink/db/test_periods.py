@@ -26,12 +26,12 @@ async def connection(servers: EmbeddedServers) -> AsyncIterator[Connection]:
 @pytest.mark.parametrize(
     "day",
     [
-        Day(),
+        pytest.param(Day(), marks=pytest.mark.full),
         Day("America/New_York", time(17)),
         pytest.param(Day("America/New_York", time(17), "monday"), marks=pytest.mark.full),
         pytest.param(Day("Europe/Athens"), marks=pytest.mark.full),
         pytest.param(Day("Europe/London", time(23)), marks=pytest.mark.full),
-        Day("Asia/Kolkata"),  # hours begin at half past
+        pytest.param(Day("Asia/Kolkata"), marks=pytest.mark.full),  # hours begin at half past, as in test_timeframes.py
         pytest.param(Day("Asia/Kathmandu", time(9, 30)), marks=pytest.mark.full),  # UTC+05:45
         pytest.param(
             Day("America/Havana"), marks=pytest.mark.full

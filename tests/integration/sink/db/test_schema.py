@@ -69,7 +69,13 @@ def another_timeframe(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch)
         yield url
 
 
-@pytest.mark.parametrize("day", [Day(), Day("America/New_York", datetime(2019, 1, 1, 17, tzinfo=UTC).time())])
+@pytest.mark.parametrize(
+    "day",
+    [
+        pytest.param(Day(), marks=pytest.mark.full),
+        Day("America/New_York", datetime(2019, 1, 1, 17, tzinfo=UTC).time()),
+    ],
+)
 async def test_one_more_timeframe_is_one_more_line_in_both_lists(another_timeframe: str, day: Day) -> None:
     dice = random.Random(5)
     stored = [bar for symbol, source in SERIES for bar in some_minutes(dice, symbol, source)]

@@ -33,7 +33,7 @@ from tests.integration.sink.db.oracle import TIMEFRAMES, Bar, Day
 from tests.integration.sink.flow import Flow, day_frames
 
 # With the other files that share its PGlite.
-pytestmark = pytest.mark.long(150)
+pytestmark = pytest.mark.long(110)
 
 MATERIALISED = ("H1", "H4", "D1", "W1", "MN1")
 
@@ -78,6 +78,7 @@ async def test_every_timeframe_equals_the_fold_of_its_minutes(connection: Connec
     await assert_exact(connection, stored.values(), day, MATERIALISED, dice)
 
 
+@pytest.mark.full
 async def test_another_day_rebuilds_what_depends_on_it(connection: Connection) -> None:
     # Arrange: materialised for days that begin at UTC midnight, and one change that is not folded yet
     dice = random.Random(7)

@@ -269,6 +269,7 @@ def test_bars_come_back_as_they_were_written(tmp_path: Path, form: Form) -> None
     ]
 
 
+@pytest.mark.full  # test_field_files.py has a file of many ticks
 def test_the_times_of_a_week_are_read_in_constant_memory() -> None:
     read = reader_of(TimeForm("%Y.%m.%d", "%H:%M:%S"), "time")
     tracemalloc.start()
