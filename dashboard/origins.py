@@ -22,7 +22,6 @@ from dashboard.routes import STRICT, Format, From, Limit, Source, Symbol, Timefr
 from dashboard.tick_answers import answer_ticks, reading_the_log
 from dashboard.ticks import DEFAULT_LIMIT, MAX_LIMIT, TickRequest
 from marketdata.offsets import Ranges, from_multirange
-from runtime.settings import Settings
 from sink.db.session import SQL as SINK_SQL
 from sink.verify import VerifyReport, compare_with_log
 
@@ -218,7 +217,7 @@ def _add_proof(app: FastAPI, parts: "Parts", turns: Turns) -> None:
             "symbol": symbol, "source": about["source"], "timeframe": timeframe.upper(), "from": begins, "to": ends,
             **summary._asdict(),
             "logs": [{"log": log, "is_current": log == parts.hub.own_log, "ranges": ranges} for log, ranges in logs],
-            "verified": await _verified(parts.settings, turns, client_of(request), stored) if verify else None,
+            "verified": await _verified(parts, turns, client_of(request), stored) if verify else None,
         }  # fmt: skip
         return json_response(answer)
 
@@ -275,12 +274,10 @@ async def _read_proof(connection: Connection, about: dict[str, Any]) -> tuple[Su
     return summary, [(log, from_multirange(ranges)) for log, ranges in rows]
 
 
-async def _verified(
-    settings: Settings, turns: Turns, client: object, stored: Sequence[Sequence[Any]]
-) -> dict[str, Any]:
+async def _verified(parts: "Parts", turns: Turns, client: object, stored: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """The outcome of folding the minutes again."""
     async with turns.turn(client), reading_the_log():
-        report = await compare_with_log(settings, stored)
+        report = await compare_with_log(parts.settings, parts.log_clients, stored)
     return {
         "verdict": _verdict(report),
         "checked": report.checked,

@@ -26,7 +26,6 @@ from marketdata.refold import iso_milliseconds
 from marketdata.wire import decode_frame, frame_key
 from runtime.kafka import Ends, log_ends, new_consumer
 from runtime.kafka_errors import kafka_errors
-from runtime.settings import Settings
 
 if TYPE_CHECKING:
     from dashboard.app import Parts
@@ -114,9 +113,10 @@ def ticks_event(record: Any, positions: Mapping[int, int]) -> bytes:
 class TickStream(StreamingResponse):
     """The answer to `/stream/ticks`."""
 
-    def __init__(self, settings: Settings, places: Places, wanted: Wanted, since: Positions | None) -> None:
+    def __init__(self, parts: "Parts", places: Places, wanted: Wanted, since: Positions | None) -> None:
         super().__init__((), headers=STREAM_HEADERS, media_type="text/event-stream")
-        self._settings, self._places, self._wanted, self._since = settings, places, wanted, since
+        self._settings, self._admin = parts.settings, parts.log_clients.admin
+        self._places, self._wanted, self._since = places, wanted, since
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the client is gone or Kafka does not answer; of HEAD the headers alone.
@@ -129,7 +129,8 @@ class TickStream(StreamingResponse):
                 await Response(headers=dict(self.headers))(scope, receive, send)
                 return
             try:
-                ends = await log_ends(self._settings, self._settings.ticks_topic)
+                async with self._admin.client() as client:
+                    ends = await log_ends(self._settings, self._settings.ticks_topic, client)
                 async with self._consumer(ends) as (consumer, positions, gaps):
                     self.body_iterator = self._events(consumer, positions, gaps)
                     await super().__call__(scope, receive, send)
@@ -209,6 +210,4 @@ def add_tick_stream(app: FastAPI, parts: "Parts") -> None:
         for name in symbol:
             check_names(name, source or None)
         asked = last_event_id or since
-        return TickStream(
-            parts.settings, places, Wanted(symbol, source or None), parse_positions(asked) if asked else None
-        )
+        return TickStream(parts, places, Wanted(symbol, source or None), parse_positions(asked) if asked else None)

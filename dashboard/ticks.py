@@ -282,7 +282,10 @@ async def read_outlined(reader: TickReader, page: Outline) -> AsyncGenerator[Tic
             if batch.is_gone:
                 raise LogTruncated(f"the log lost records of {iso_milliseconds(batch.ts)} while they were read")
             found = page.cut(batch)
-            if found.table is not None:
+            if found.table is not None or len(found) > _SENT_TICKS:
+                if held:
+                    yield TickBatch(batch.ts, joined(held))
+                    held, count, most = [], 0, _SENT_TICKS
                 begin = 0
                 while begin < len(found):
                     yield found.part(begin, begin + step)

@@ -11,14 +11,18 @@ from itertools import accumulate, chain, compress, islice
 from operator import attrgetter, eq
 from typing import NamedTuple, Protocol, Self, overload
 
+from marketdata.offsets import Ranges, spans
 from marketdata.resends import repeats
-from marketdata.tick import Columns, Frame, Ticks, period_of
+from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Ticks, period_of
 
 #: Fewer ticks than this fold as fast frame by frame.
 MIN_TICKS = 8
 
 #: Frames that are folded together, with their offsets.
 Chunk = Sequence[tuple[int, Frame]]
+
+#: Ticks of minutes that are not complete; more are folded.
+_MOST_HELD = 100_000
 
 #: Many more bytes than this, once decoded, do not stay in the processor's cache until they are folded.
 _PIECE_BYTES = 192 * 1024
@@ -221,6 +225,58 @@ def _repeats_within(frames: Sequence[Frame], times: Sequence[int], starts: Seque
 
 def _shifted(starts: Sequence[int], by: int) -> Sequence[int]:
     return range(len(starts)) if isinstance(starts, range) else [start - by for start in starts]
+
+
+class Counted(Protocol):
+    """A minute, the records that it was folded from, and how many ticks its candle counts."""
+
+    @property
+    def ts(self) -> int: ...
+    @property
+    def ranges(self) -> Ranges: ...
+    @property
+    def ticks(self) -> int: ...
+
+
+class FullMinutes:
+    """Gives out the ticks of minutes whose records hold no more ticks than count, so that nothing needs to be folded.
+
+    A fold counts some of the ticks that the records of a minute have. Where it counts as many, these are all of them,
+    and where time never goes back they are in order.
+    """
+
+    def __init__(self, minutes: Sequence[Counted]) -> None:
+        """`minutes` are ascending, those of one source and symbol."""
+        self._minutes = minutes
+        self._ends = [spans(minute.ranges[-1:])[0][1] for minute in minutes]
+        self._held: Columns | None = None
+        #: How many minutes were given out.
+        self.given = 0
+        #: False from the first minute on of which only a fold tells what counts.
+        self.is_whole = True
+
+    def feed(self, frames: Sequence[Frame], reached: int) -> Columns | None:
+        """The ticks of the minutes that are complete with these frames, when all up to position `reached` was fed.
+
+        None when there are none, or `is_whole` has become false.
+        """
+        if frames:
+            parts = [frame.ticks for frame in frames]
+            held = self._held = Columns.joined(parts if self._held is None else [self._held, *parts])
+            # Of other charts a candle counts deals alone; whole seconds are no order.
+            in_form = all(frame.mode == "bid" and not frame.coarse for frame in frames)
+            in_order = held.after_ms == sorted(held.after_ms)
+            self.is_whole = self.is_whole and in_form and in_order and len(held) <= _MOST_HELD
+        end = bisect_right(self._ends, reached, self.given) if self.is_whole else self.given
+        if end == self.given or self._held is None:
+            return None
+        complete = self._minutes[self.given : end]
+        end_ms = complete[-1].ts + MINUTE_MS
+        ticks = self._held.between(complete[0].ts, end_ms)
+        self._held = self._held.between(end_ms, MAX_TIME_MSC + 1) or None
+        self.given = end
+        self.is_whole = len(ticks) == sum(minute.ticks for minute in complete)
+        return ticks if self.is_whole else None
 
 
 class Record(Protocol):

@@ -1,5 +1,6 @@
 """One tick of MetaTrader 5, and the frame: the ticks of one source and symbol from one request."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, repeat
 from operator import attrgetter
@@ -110,6 +111,12 @@ class Columns(Struct, gc=False, omit_defaults=True, eq=False):
         bid, ask = (list(chain.from_iterable(map(prices, columns))) for prices in (_bid, _ask))
         flags, last, volume = (_joined(columns, name) for name in ("flags", "last", "volume"))
         return Columns(since_ms, after_ms, bid, ask, flags, last, volume)
+
+    def between(self, first_ms: int, end_ms: int) -> "Columns":
+        """Of ticks in order of time those from `first_ms` to before `end_ms` (UTC epoch milliseconds)."""
+        begin = bisect_left(self.after_ms, first_ms - self.time_msc)
+        end = bisect_left(self.after_ms, end_ms - self.time_msc, begin)
+        return self if (begin, end) == (0, len(self)) else self[begin:end]
 
     @property
     def are_deals(self) -> bool:

@@ -9,11 +9,13 @@ import asyncio
 import csv
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, takewhile
 from typing import Any, Final, NamedTuple, Self, cast
 
+from marketdata.errors import LogTruncated
 from marketdata.fold import CandleFold
 from marketdata.offsets import Ranges, contains, from_multirange, size, union
 from marketdata.refold import (
@@ -21,9 +23,11 @@ from marketdata.refold import (
     Proof,
     RecordFold,
     TickRow,
+    bridged,
     iso_milliseconds,
     shown,
 )
+from marketdata.runs import FullMinutes, flows
 from marketdata.tick import DAY_MS, MINUTE_MS, Columns, Tick, period_of, rows_of
 from runtime.foreign import cell
 from runtime.logreader import LogClients
@@ -66,9 +70,9 @@ class TickRange:
 
 @dataclass(frozen=True)
 class TickBatch:
-    """The ticks of one minute, as far as they are asked for; out of the archive, of minutes that follow each other.
+    """The ticks of one minute, as far as they are asked for, or of minutes that follow each other.
 
-    None spans two days (UTC). They are in one of three forms; `rows` has them in any case.
+    Those of `TickReader.batches` never span two days (UTC). They have one of three forms; `rows` gives them in any.
     """
 
     #: Start of the minute, or of the first (UTC epoch milliseconds).
@@ -209,12 +213,45 @@ class TickReader:
     async def read_in_turn(self, minutes: Sequence[Minute]) -> AsyncGenerator[TickBatch, None]:
         """The ticks of these minutes, which are ascending, in one pass over the log, as early as they are complete.
 
-        Where ticks come late, or most of the minutes come twice, up to all of them are held.
+        Where ticks come late, or most of the minutes come twice, up to all of them are held. A batch may have minutes
+        that follow each other.
         """
-        proofs = self._proofs(minutes).values()
+        given = 0
+        async with aclosing(self._unfolded(minutes)) as batches:
+            async for batch, reached in batches:
+                given = reached
+                if len(batch):
+                    yield batch
+        proofs = self._proofs(minutes[given:]).values()
         async with aclosing(self._tick_log.refold_in_turn(list(proofs), new_fold=self._kind)) as folds:
             async for proof, fold in folds:
                 yield TickBatch(proof.ts, is_gone=True) if fold is None else self._batch(proof.ts, fold)
+
+    async def _unfolded(self, minutes: Sequence[Minute]) -> AsyncGenerator[tuple[TickBatch, int], None]:
+        """The ticks of the first of these minutes without a fold, and how many minutes they are by then.
+
+        A row says how many ticks of its minute count. Where its records have no more of them, all count; and where time
+        never goes back, they are in order. The first minute of which this is not so ends it.
+        """
+        sure = list(takewhile(lambda one: one.ranges and not (one.is_foreign or one.is_partial), minutes))
+        to_read = bridged(chain.from_iterable(minute.ranges for minute in sure))
+        if self._kind is not CountedTicks or len({partition for partition, _, _ in to_read}) != 1:
+            return
+        wanted, flow, given = self._wanted, FullMinutes(sure), 0
+        series = (wanted.source, wanted.symbol)
+        with suppress(LogTruncated):  # The fold says of which minutes.
+            for partition, first, last in to_read:
+                async for chunk in self._tick_log.read(partition, first, last, series={series}):
+                    _, frames = flows(chunk).get(series, ((), ()))
+                    ticks = flow.feed(frames, chunk[-1][0]) if chunk else None
+                    if not flow.is_whole:
+                        return
+                    if ticks is not None:
+                        batch = TickBatch(sure[given].ts, ticks.between(wanted.first_ms, wanted.end_ms))
+                        given = flow.given
+                        yield batch, given
+                    # Lets a server answer other requests.
+                    await asyncio.sleep(0)
 
     async def is_archived(self, minutes: Sequence[Minute]) -> bool:
         """Whether these minutes, or some of the first of them, can be taken out of the archive's columns."""

@@ -15,7 +15,7 @@ from marketdata.errors import UnknownTimeframe
 from marketdata.offsets import from_multirange
 from marketdata.refold import PeriodKey, Proof
 from marketdata.timeframes import M1, timeframe_named
-from runtime.logreader import own_log, wait_for_log
+from runtime.logreader import LogClients, own_log, wait_for_log
 from runtime.settings import Settings
 from runtime.ticklog import TickLog
 from sink.completeness import Completeness, Selection, store_folds
@@ -142,14 +142,17 @@ async def verify(
     return report
 
 
-async def compare_with_log(settings: Settings, rows: Iterable[Sequence[Any]]) -> VerifyReport:
+async def compare_with_log(settings: Settings, clients: LogClients, rows: Iterable[Sequence[Any]]) -> VerifyReport:
     """Fold the candles in rows of the query `stored_candles` again and compare; nothing is written.
+
+    The `clients` stay connected.
 
     Raises:
         KafkaUnavailable: when no broker answers.
     """
     report = VerifyReport()
-    log_name = await own_log(settings)
+    async with clients.admin.client() as client:
+        log_name = await own_log(settings, client)
     provable = []
     for *fields, pending in rows:
         candle = stored_candle(fields)
@@ -160,8 +163,8 @@ async def compare_with_log(settings: Settings, rows: Iterable[Sequence[Any]]) ->
         else:
             provable.append(candle)
     if provable:
-        async with TickLog(settings) as tick_log:
-            await _compare(tick_log, provable, report)
+        async with clients.reader() as reader:
+            await _compare(TickLog(settings, reader, own=log_name), provable, report)
     return report
 
 

@@ -50,9 +50,11 @@ class Ticks:
     _parts: list[Part] = field(default_factory=list)
     #: By partition and date up to which offset the files have the day's ticks.
     _archived: dict[tuple[int, str], int] = field(default_factory=dict)
+    #: By variable the paths of the files that a view reads.
+    _paths: dict[str, list[str]] = field(default_factory=dict)
 
     def show(self, connection: "DuckDBPyConnection", views: Collection[str] = VIEWS) -> None:
-        """Create these views: for each DuckDB looks at every file's name, and into one of the files.
+        """Create these views: for each DuckDB looks into one of the files.
 
         Raises:
             ArchiveUnavailable, ArchiveDamaged: when the manifests cannot be read.
@@ -73,6 +75,8 @@ class Ticks:
             _create(connection, "ticks_raw", (*COLUMNS, *RAW_COLUMNS), [*forward, *rest, *unfiled], [])
         if "ticks" in views:
             _create(connection, "ticks", COLUMNS, forward, [*rest, *unfiled])
+        for name, paths in self._paths.items():
+            _set_paths(connection, name, paths)
 
     def _list_files(self) -> None:
         if self.catalogue is None:
@@ -151,14 +155,19 @@ class Ticks:
             (by_path if _is_in_path(files, part) else by_name).append(part)
         scans = []
         if by_path:
-            # As one text: of a list DuckDB looks at each for what it might be in pandas, which takes 50 times as long.
-            paths = "\0".join(files.full(one.path or "") for one in by_path)
-            connection.execute(f"SET VARIABLE {name} = string_split($1, chr(0))", [paths])
+            self._paths[name] = [files.full(one.path or "") for one in by_path]
+            # Whoever creates a view looks for every file of it, and the query does so again.
+            _set_paths(connection, name, self._paths[name][:1])
             scans.append(f"read_parquet(getvariable('{name}'), hive_partitioning = true, hive_types = {_HIVE_TYPES})")
         if by_name:
             connection.register(f"{name}_by_name", _dataset(files, by_name))
             scans.append(f"{name}_by_name")
         return scans
+
+
+def _set_paths(connection: "DuckDBPyConnection", name: str, paths: Sequence[str]) -> None:
+    # As one text: of a list DuckDB looks at each for what it might be in pandas, which takes 50 times as long.
+    connection.execute(f"SET VARIABLE {name} = string_split($1, chr(0))", ["\0".join(paths)])
 
 
 def _is_in_path(files: ArchiveFiles, part: Part) -> bool:

@@ -2,9 +2,9 @@
 
 import random
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
 import msgspec
@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata import runs
-from marketdata.offsets import from_spans, normalized
-from marketdata.refold import Proof, Refold
-from marketdata.runs import Run
+from marketdata.offsets import Ranges, from_spans, normalized
+from marketdata.refold import CountedTicks, Proof, Refold
+from marketdata.runs import FullMinutes, Run
 from marketdata.tick import ChartMode, Columns, Frame, Tick
 from marketdata.wire import encode
 from stream_app.window import Window
@@ -294,3 +294,45 @@ def test_a_piece_has_runs_of_a_thousand_symbols_but_never_minutes_of_work() -> N
 )
 def test_what_is_no_run_is_told(frames: list[Frame]) -> None:
     assert Run.of(range(len(frames)), frames) is None
+
+
+class Row(NamedTuple):
+    ts: int
+    ranges: Ranges
+    ticks: int
+
+
+def without_a_fold(log: Log, cuts: list[int]) -> tuple[list[Tick], list[list[Tick]]]:
+    """The ticks of A that come without a fold, and those that a fold counts of each minute."""
+    proofs = [
+        Proof(*key, normalized(ranges)) for key, ranges in sorted(oracle.minutes_in(log).items()) if key[1] == "A"
+    ]
+    refold = Refold(proofs, CountedTicks)
+    refold.feed(log)
+    counted = {proof.ts: list(cast(CountedTicks, fold).ticks()) for proof, fold in refold.results().items()}
+    full = FullMinutes([Row(proof.ts, proof.ranges, len(counted[proof.ts])) for proof in proofs])
+    found: list[Tick] = []
+    for poll in polls(log, cuts):
+        found += full.feed([frame for _, frame in poll if frame.symbol == "A"], poll[-1][0]) or ()
+        if not full.is_whole:
+            break
+    return found, [counted[proof.ts] for proof in proofs]
+
+
+@given(flows(), st.lists(st.integers(0, 200), max_size=6))
+def test_ticks_without_a_fold_are_those_that_it_counts(frames: list[Frame], cuts: list[int]) -> None:
+    found, minutes = without_a_fold(list(enumerate(frames)), cuts)
+    assert found in [list(chain.from_iterable(minutes[:number])) for number in range(len(minutes) + 1)]
+
+
+def test_forward_flow_needs_no_fold_and_a_resend_does() -> None:
+    ticks = [Tick(T0 + n * 20_000, 1.1, 1.2, 0.0, 0.0, 6) for n in range(12)]
+    frames = [
+        Frame(v=1, source="s", symbol="A", mode="bid", point=0.01, request="", received=T0, ticks=[tick])
+        for tick in ticks
+    ]
+    assert without_a_fold(list(enumerate(frames)), [5]) == (ticks, [ticks[n : n + 3] for n in range(0, 12, 3)])
+
+    # The seventh, which begins the third minute, once more.
+    found, _ = without_a_fold(list(enumerate([*frames[:7], frames[6], *frames[7:]])), [7])
+    assert found == ticks[:6]
