@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from dashboard.answers import encode
 from dashboard.candles import Bar, BarStarts
@@ -165,7 +166,7 @@ async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
         content = {"symbol": symbol, "source": source, "ts": _moment(ts), "bar": opening}
         parts.append(event("stale", content))
     for update in batch.updates:
-        parts.append(event("candle", _content(update, await bars.of(timeframe, update.candle.ts))))
+        parts.append(_candle_event(update, await bars.of(timeframe, update.candle.ts)))
     if batch.status is not None:
         parts.append(b"event: pipeline\ndata: " + batch.status + b"\n\n")
     # An id covers everything that was sent before it.
@@ -173,9 +174,11 @@ async def _text(batch: Batch, bars: BarStarts, timeframe: str) -> bytes:
     return b"".join((*parts, f"id: {batch.position}\n".encode(), last))
 
 
-def _content(update: Update, bar: Bar | None) -> dict[str, Any]:
+@lru_cache(MAX_PENDING)
+def _candle_event(update: Update, bar: Bar | None) -> bytes:
+    # The same for every stream of a timeframe.
     candle = update.candle
-    return {
+    content = {
         "symbol": candle.symbol,
         "source": candle.source,
         "ts": _moment(candle.ts),
@@ -197,6 +200,7 @@ def _content(update: Update, bar: Bar | None) -> dict[str, Any]:
         "offsets": candle.offsets,
         "received_at": _moment(candle.received),
     }
+    return event("candle", content)
 
 
 def _moment(time_ms: int) -> datetime:
