@@ -206,8 +206,8 @@ def topics(settings: Settings) -> tuple[Topic, ...]:
             **lone_broker,
         ),
         # Never compacted: the newest record of a key may be a late partial fold, and compaction could drop the wide
-        # one before the sink saw it.
-        topic(settings.candles_topic, "cleanup.policy", cleanup_policy="delete", retention_ms=30 * DAY_MS),
+        # one before the sink saw it. A sink that is away for longer needs a replay.
+        topic(settings.candles_topic, "cleanup.policy", cleanup_policy="delete", retention_ms=14 * DAY_MS),
         topic(settings.broker_candles_topic, cleanup_policy="compact"),
         topic(settings.reference_topic, cleanup_policy="compact"),
         # What the database lacks of them is asked for again.
