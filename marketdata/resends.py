@@ -26,7 +26,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from marketdata.tick import Columns, Frame, Tick, Ticks, same
+from marketdata.tick import Columns, Frame, Tick, Ticks, period_of, same
+from marketdata.wire import decode_frame
 
 
 class Passes:
@@ -271,12 +272,20 @@ _ticks: Final[msgspec.msgpack.Decoder[Ticks]] = msgspec.msgpack.Decoder(list[Tic
 
 
 class PackedTicks:
-    """Ticks, in no order."""
+    """Ticks of one period, in no order: packed, or as the records that hold them."""
 
-    __slots__ = ("_length", "_loose", "_packed")
+    __slots__ = ("_length", "_loose", "_packed", "_records", "_ts", "_width_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, ts: int, width_ms: int) -> None:
+        """Of the period of `width_ms` that begins at `ts`."""
+        self._ts = ts
+        self._width_ms = width_ms
+        self.clear()
+
+    def clear(self) -> None:
+        """Let all go."""
         self._packed: list[bytes | Ticks] = []
+        self._records: list[bytes] = []
         self._loose: list[Tick] = []
         self._length = 0
 
@@ -286,6 +295,10 @@ class PackedTicks:
     def __iter__(self) -> Iterator[Tick]:
         for block in self._packed:
             yield from _ticks.decode(block) if isinstance(block, bytes) else block
+        for record in self._records:
+            for tick in decode_frame(record).ticks:
+                if period_of(tick.time_msc, self._width_ms) == self._ts:
+                    yield tick
         yield from self._loose
 
     def add(self, ticks: Ticks) -> None:
@@ -298,6 +311,11 @@ class PackedTicks:
         if len(self._loose) >= PACK_TICKS:
             self._packed.append(_pack(self._loose))
             self._loose = []
+
+    def add_records(self, records: Sequence[bytes], count: int) -> None:
+        """Add the `count` ticks of the period that these have: columns in a record are as small as packed ones."""
+        self._length += count
+        self._records += records
 
 
 def _pack(ticks: Ticks) -> bytes | Ticks:
