@@ -185,11 +185,10 @@ class CandleFold:
                 own = [tick for tick in frame.ticks if period_of(tick.time_msc, width_ms) == self.ts]
                 self.add(offset, run, passes, frame, own)
             return
-        if run == self._run:
-            self._offsets[-1][1] = part.last_offset
-        else:
+        if run != self._run:
             self._run = run
-            self._offsets.append([part.first_offset, part.last_offset])
+            self._offsets.append([part.first_offset, -1])
+        self._offsets[-1][1] = part.last_offset
         self._pass = number
         frame = part.last_frame
         if frame.coarse:
@@ -291,8 +290,10 @@ class CandleFold:
             if not (min(bids) > 0.0 and part.are_deals):
                 return False
         low = min(prices)
-        # Where no ask is below its bid, asks are prices too.
-        if not (part.are_finite(prices) and low > 0.0 and (spread >= 0.0 or min(asks) > 0.0)):
+        # Where no ask is below its bid, asks are prices too. A sum is finite only when all that is added is.
+        if not (low > 0.0 and (spread >= 0.0 or min(asks) > 0.0)):
+            return False
+        if not (part.run.is_finite or (sum(prices) + sum(asks) < inf and (prices is bids or sum(bids) < inf))):
             return False
         high, first, last = max(prices), part.earliest, part.latest
         if high > self.high:
@@ -305,8 +306,7 @@ class CandleFold:
             self._close_at, self.close = last, prices[-1]
         if first < self._open_at:
             self._open_at, self.open = first, prices[0]
-        if first < self.earliest:
-            self.earliest = first
+        self.earliest = min(self.earliest, first)
         if last >= self.latest:
             self.latest, self.received = last, frame.received
             self._quote = (bids[-1], asks[-1])

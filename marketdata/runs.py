@@ -8,7 +8,6 @@ not a run, such as a resend or late ticks, is folded frame by frame.
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, compress, islice
-from math import inf
 from operator import add, attrgetter, eq, itemgetter
 from typing import Protocol, Self, cast, overload
 
@@ -354,10 +353,6 @@ class Part:
         """Whether every tick is a deal, see `is_deal`."""
         ticks = self.ticks
         return ticks.are_deals if isinstance(ticks, Columns) else all(map(is_deal, map(_flags, ticks)))
-
-    def are_finite(self, prices: list[float]) -> bool:
-        """Whether bids, asks and these prices of the ticks are: a sum is finite only when all that is added is."""
-        return self.run.is_finite or sum(self.bid) + sum(self.ask) + sum(prices) < inf
 
     @property
     def ticks(self) -> Ticks:
