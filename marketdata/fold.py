@@ -21,6 +21,7 @@ from operator import attrgetter, sub
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
 from marketdata.resends import CoarseFrames, PackedTicks, Passes, Piece
+from marketdata.runs import Part
 from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
@@ -36,7 +37,7 @@ _MAX_VOLUME = 1e18
 #: So many frames are worked in together. With many more they would fill memory, and have left the processor's cache.
 _MAX_PENDING = 16
 
-_bid, _ask, _last, _volume, _flags = map(attrgetter, ("bid", "ask", "last", "volume", "flags"))
+_last, _volume, _flags = map(attrgetter, ("last", "volume", "flags"))
 
 
 def split_by_period(frame: Frame, width_ms: int = MINUTE_MS) -> tuple[int, int, list[tuple[int, list[Tick]]]]:
@@ -77,8 +78,8 @@ class CandleFold:
     """
 
     __slots__ = (
-        "_best", "_close_at", "_coarse", "_counts_deals", "_current", "_held", "_newest", "_offsets", "_open_at",
-        "_pass", "_pending", "_point", "_run", "_spread", "_volume", "_volume_units",
+        "_best", "_close_at", "_coarse", "_counts_deals", "_current", "_held", "_offsets", "_open_at", "_pass",
+        "_pending", "_point", "_quote", "_run", "_spread", "_volume", "_volume_units",
         "close", "earliest", "high", "latest", "low", "open", "received", "source", "symbol", "timeframe", "ts",
     )  # fmt: skip
 
@@ -92,7 +93,8 @@ class CandleFold:
         #: Times of the earliest and the latest tick (UTC epoch milliseconds).
         self.earliest, self.latest = _NEVER, -1
         self.received = 0
-        self._newest: Tick | None = None
+        # Bid and ask of the latest tick.
+        self._quote = (0.0, 0.0)
         # Times of the ticks that open and close show; ticks without a price move neither.
         self._open_at, self._close_at = _NEVER, -1
         self._volume = 0
@@ -105,7 +107,7 @@ class CandleFold:
         self._run = -1
         # Ordinary flow is a single pass, whose ticks are merely held; counting starts with a second pass.
         self._pass = -1
-        self._held = PackedTicks()
+        self._held = PackedTicks(ts, timeframe.base_width_ms)
         self._best: Counter[Tick] | None = None
         self._current: Counter[Tick] = Counter()
         # From the first frame of whole-second times on.
@@ -140,7 +142,7 @@ class CandleFold:
         if self._coarse is not None:
             self._volume, self._volume_units = self.volume, self._units()
             self._coarse = None
-        self._held = PackedTicks()
+        self._held.clear()
         self._best = None
         self._current = Counter()
 
@@ -174,40 +176,39 @@ class CandleFold:
                 self.settle()
         return True
 
-    def add_run(self, offsets: Sequence[int], run: int, passes: Passes, frames: Sequence[Frame], ticks: Ticks) -> None:
-        """Fold frames that follow each other in one pass and whose times do not go back, as `add` would one by one.
-
-        `ticks` are those of this period in all of `frames`, which agree in mode, point and coarseness; none was
-        folded before.
-        """
+    def add_run(self, part: Part, run: int, passes: Passes) -> None:
+        """Fold what is of this period in a run of frames, as `add` would one by one; none was folded before."""
         number = passes.number
         if self._best is not None or self._pass not in (number, -1):
-            for offset, frame in zip(offsets, frames, strict=True):
+            for offset, frame in zip(part.offsets, part.frames, strict=True):
                 width_ms = self.timeframe.base_width_ms
                 own = [tick for tick in frame.ticks if period_of(tick.time_msc, width_ms) == self.ts]
                 self.add(offset, run, passes, frame, own)
             return
-        if run == self._run:
-            self._offsets[-1][1] = offsets[-1]
-        else:
+        if run != self._run:
             self._run = run
-            self._offsets.append([offsets[0], offsets[-1]])
+            self._offsets.append([part.first_offset, -1])
+        self._offsets[-1][1] = part.last_offset
         self._pass = number
-        self._held.add(ticks)
-        if frames[0].coarse:
-            bounds = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in frames}
-            self._coarse_frames().forward(number, list(bounds), frames[-1])
+        frame = part.last_frame
+        if frame.coarse:
+            bounds = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in part.frames}
+            self._coarse_frames().forward(number, list(bounds), frame)
         self.settle()
+        if records := part.records:
+            self._held.add_records(records, len(part))
+        else:
+            self._held.add(part.ticks)
         # At once, while the ticks are in the processor's cache.
-        if not self._settle_run(frames[-1], ticks):
-            self._settle_frames([(frames[-1], ticks)])
+        if not self._settle_run(frame, part):
+            self._settle_frames([(frame, part.ticks)])
 
     def _counted(self) -> Counter[Tick]:
         """How often each tick counts, including those held so far."""
         if self._best is None:
             self.settle()
             self._best = Counter(map(same, self._held))
-            self._held = PackedTicks()
+            self._held.clear()
         return self._best
 
     def _coarse_frames(self) -> CoarseFrames:
@@ -251,7 +252,7 @@ class CandleFold:
         # One loop, because function calls would cost more than the work.
         high, low, spread = self.high, self.low, self._spread
         open_at, close_at, earliest, latest = self._open_at, self._close_at, self.earliest, self.latest
-        newest = self._newest
+        quote = self._quote
         for frame, ticks in pending:
             by_bid = frame.mode == "bid"
             for tick in ticks:
@@ -274,45 +275,51 @@ class CandleFold:
                     earliest = time_msc
                 if time_msc >= latest:
                     latest = time_msc
-                    newest = tick
+                    quote = (bid, ask)
                     self.received = frame.received
             self.count(frame, ticks)
-        self.high, self.low, self._spread, self._newest = high, low, spread, newest
+        self.high, self.low, self._spread, self._quote = high, low, spread, quote
         self._open_at, self._close_at, self.earliest, self.latest = open_at, close_at, earliest, latest
 
-    def _settle_run(self, frame: Frame, ticks: Ticks) -> bool:
+    def _settle_run(self, frame: Frame, part: Part) -> bool:
         """Update them with a run, column by column; False when not every price is positive and finite."""
-        if frame.mode == "last" and not _are_deals(ticks):
+        prices, asks = bids, _ = part.bid, part.ask
+        spread = min(map(sub, asks, bids))
+        if frame.mode == "last":
+            prices = part.last
+            if not (min(bids) > 0.0 and part.are_deals):
+                return False
+        low = min(prices)
+        # Where no ask is below its bid, asks are prices too. A sum is finite only when all that is added is.
+        if not (low > 0.0 and (spread >= 0.0 or min(asks) > 0.0)):
             return False
-        prices: list[float]
-        if isinstance(ticks, Columns):
-            bids, asks = ticks.bid, ticks.ask
-            first, last = ticks.time_msc + ticks.after_ms[0], ticks.time_msc + ticks.after_ms[-1]
-            prices = bids if frame.mode == "bid" else ticks.column("last")
-        else:
-            first, last = ticks[0].time_msc, ticks[-1].time_msc
-            bids, asks = list(map(_bid, ticks)), list(map(_ask, ticks))
-            prices = bids if frame.mode == "bid" else list(map(_last, ticks))
-        lowest, spread = min(prices), min(map(sub, asks, bids))
-        # A sum of prices is finite only when every one of them is. Where bids are prices and no ask is below its bid,
-        # asks are prices too.
-        if not (
-            lowest > 0.0 and sum(prices) + sum(asks) < inf and ((prices is bids and spread >= 0.0) or min(asks) > 0.0)
-        ):
+        if not (part.run.is_finite or (sum(prices) + sum(asks) < inf and (prices is bids or sum(bids) < inf))):
             return False
-        if prices is not bids and not (min(bids) > 0.0 and sum(bids) < inf):
-            return False
-        highest = max(prices)
-        self.high, self.low, self._spread = max(self.high, highest), min(self.low, lowest), min(self._spread, spread)
+        high, first, last = max(prices), part.earliest, part.latest
+        if high > self.high:
+            self.high = high
+        if low < self.low:
+            self.low = low
+        if spread < self._spread:
+            self._spread = spread
         if last >= self._close_at:
             self._close_at, self.close = last, prices[-1]
         if first < self._open_at:
             self._open_at, self.open = first, prices[0]
         self.earliest = min(self.earliest, first)
         if last >= self.latest:
-            self.latest, self.received, self._newest = last, frame.received, ticks[-1]
-        self.count(frame, ticks)
+            self.latest, self.received = last, frame.received
+            self._quote = (bids[-1], asks[-1])
+        self._count_run(frame, part)
         return True
+
+    def _count_run(self, frame: Frame, part: Part) -> None:
+        # Ticks are put together only where there is something to look for in them.
+        if frame.mode != "bid" or part.run.has_volume:
+            self.count(frame, part.ticks)
+        else:
+            self._volume += len(part)
+            self._note_point(frame)
 
     def count(self, frame: Frame, ticks: Ticks) -> None:
         """Add the ticks to the sums; each tick that counts comes here once, in order of arrival, except `copies`."""
@@ -323,6 +330,9 @@ class CandleFold:
             self._volume += sum(map(is_deal, map(_flags, ticks)))
         if ticks.volume if isinstance(ticks, Columns) else any(map(_volume, ticks)):
             self._volume_units += _units(ticks)
+        self._note_point(frame)
+
+    def _note_point(self, frame: Frame) -> None:
         if frame.point is not None and (self._point is None or frame.point < self._point):
             self._point = frame.point
 
@@ -361,7 +371,6 @@ class CandleFold:
         self.settle()
         if self._open_at == _NEVER:
             return None
-        newest = self._newest
         return Candle(
             source=self.source,
             symbol=self.symbol,
@@ -381,13 +390,9 @@ class CandleFold:
             closed=closed,
             received=self.received,
             emitted=emitted,
-            bid=None if newest is None else _quoted(newest.bid),
-            ask=None if newest is None else _quoted(newest.ask),
+            bid=_quoted(self._quote[0]),
+            ask=_quoted(self._quote[1]),
         )
-
-
-def _are_deals(ticks: Ticks) -> bool:
-    return ticks.are_deals if isinstance(ticks, Columns) else all(map(is_deal, map(_flags, ticks)))
 
 
 def _quoted(price: float) -> float | None:

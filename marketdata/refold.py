@@ -21,7 +21,7 @@ from msgspec.structs import astuple
 from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import Range, Ranges, normalized, of_positions, place, spans
 from marketdata.resends import Passes
-from marketdata.runs import Chunk, Flows, Run, flows
+from marketdata.runs import Chunk, Flows, Part, Run, flows
 from marketdata.tick import Columns, Frame, Tick, Ticks, joined, period_of, rows_of, same
 from marketdata.timeframes import M1, Timeframe
 
@@ -85,9 +85,9 @@ class _Target:
         while self.spans[self.index][0] <= run.offsets[-1]:
             first, last = self.spans[self.index]
             if (inside := run.within(first, last)) is not None:
-                self.passes.enter_run(inside.frames[0], inside.frames[-1], inside.earliest, inside.latest)
+                self.passes.enter_run(inside.first_frame, inside.last_frame, inside.earliest, inside.latest)
                 if (part := inside.part(self.fold.ts, self.width_ms)) is not None:
-                    self.fold.add_run(part.offsets, self.index, self.passes, part.frames, part.ticks)
+                    self.fold.add_run(part, self.index, self.passes)
             if last >= run.offsets[-1]:
                 break
             if not self._next_span():
@@ -292,6 +292,9 @@ class TickFold(CandleFold):
         super().count(frame, ticks)
         self._hold(ticks)
 
+    def _count_run(self, frame: Frame, part: Part) -> None:
+        self.count(frame, part.ticks)
+
     def _hold(self, ticks: Ticks) -> None:
         self._length += len(ticks)
         if isinstance(ticks, Columns):
@@ -350,9 +353,9 @@ class CountedTicks(TickFold):
             self.latest = max(self.latest, *map(_time, ticks))
             self.count(frame, ticks)
 
-    def _settle_run(self, frame: Frame, ticks: Ticks) -> bool:
-        self.latest = max(self.latest, ticks[-1].time_msc)
-        self.count(frame, ticks)
+    def _settle_run(self, frame: Frame, part: Part) -> bool:
+        self.latest = max(self.latest, part.latest)
+        self.count(frame, part.ticks)
         return True
 
     def count(self, frame: Frame, ticks: Ticks) -> None:
@@ -382,10 +385,10 @@ class RecordFold(CandleFold):
         self._ticks_held += len(frame.ticks)
         return True
 
-    def add_run(self, offsets: Sequence[int], run: int, passes: Passes, frames: Sequence[Frame], ticks: Ticks) -> None:
+    def add_run(self, part: Part, run: int, passes: Passes) -> None:
         """Hold the frames."""
-        self._records += zip(offsets, frames, strict=True)
-        self._ticks_held += sum(len(frame.ticks) for frame in frames)
+        self._records += zip(part.offsets, part.frames, strict=True)
+        self._ticks_held += sum(len(frame.ticks) for frame in part.frames)
 
     def rows(self) -> Iterator[TickRow]:
         """Every tick of the minute, resends too, in the order of the log."""

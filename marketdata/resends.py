@@ -18,15 +18,21 @@ Only the frames that touch the period decide, and how often time went back betwe
 decides alike, whatever came before.
 """
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from operator import eq
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from marketdata.tick import Columns, Frame, Tick, Ticks, same
+from marketdata.offsets import Ranges, spans
+from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, period_of, same
+from marketdata.wire import decode_frame
+
+#: Ticks of minutes that are not complete; more are folded.
+_MOST_HELD = 100_000
 
 
 class Passes:
@@ -271,12 +277,20 @@ _ticks: Final[msgspec.msgpack.Decoder[Ticks]] = msgspec.msgpack.Decoder(list[Tic
 
 
 class PackedTicks:
-    """Ticks, in no order."""
+    """Ticks of one period, in no order: packed, or as the records that hold them."""
 
-    __slots__ = ("_length", "_loose", "_packed")
+    __slots__ = ("_length", "_loose", "_packed", "_records", "_ts", "_width_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, ts: int, width_ms: int) -> None:
+        """Of the period of `width_ms` that begins at `ts`."""
+        self._ts = ts
+        self._width_ms = width_ms
+        self.clear()
+
+    def clear(self) -> None:
+        """Let all go."""
         self._packed: list[bytes | Ticks] = []
+        self._records: list[bytes] = []
         self._loose: list[Tick] = []
         self._length = 0
 
@@ -286,6 +300,10 @@ class PackedTicks:
     def __iter__(self) -> Iterator[Tick]:
         for block in self._packed:
             yield from _ticks.decode(block) if isinstance(block, bytes) else block
+        for record in self._records:
+            for tick in decode_frame(record).ticks:
+                if period_of(tick.time_msc, self._width_ms) == self._ts:
+                    yield tick
         yield from self._loose
 
     def add(self, ticks: Ticks) -> None:
@@ -299,6 +317,11 @@ class PackedTicks:
             self._packed.append(_pack(self._loose))
             self._loose = []
 
+    def add_records(self, records: Sequence[bytes], count: int) -> None:
+        """Add the `count` ticks of the period that these have: columns in a record are as small as packed ones."""
+        self._length += count
+        self._records += records
+
 
 def _pack(ticks: Ticks) -> bytes | Ticks:
     try:
@@ -306,3 +329,55 @@ def _pack(ticks: Ticks) -> bytes | Ticks:
     except OverflowError:
         # Only a foreign sender has flags of more than 64 bits.
         return ticks
+
+
+class Counted(Protocol):
+    """A minute, the records that it was folded from, and how many ticks its candle counts."""
+
+    @property
+    def ts(self) -> int: ...
+    @property
+    def ranges(self) -> Ranges: ...
+    @property
+    def ticks(self) -> int: ...
+
+
+class FullMinutes:
+    """Gives out the ticks of minutes whose records hold no more ticks than count, so that nothing needs to be folded.
+
+    A fold counts some of the ticks that the records of a minute have. Where it counts as many, these are all of them,
+    and where time never goes back they are in order.
+    """
+
+    def __init__(self, minutes: Sequence[Counted]) -> None:
+        """`minutes` are ascending, those of one source and symbol."""
+        self._minutes = minutes
+        self._ends = [spans(minute.ranges[-1:])[0][1] for minute in minutes]
+        self._held: Columns | None = None
+        #: How many minutes were given out.
+        self.given = 0
+        #: False from the first minute on of which only a fold tells what counts.
+        self.is_whole = True
+
+    def feed(self, frames: Sequence[Frame], reached: int) -> Columns | None:
+        """The ticks of the minutes that are complete with these frames, when all up to position `reached` was fed.
+
+        None when there are none, or `is_whole` has become false.
+        """
+        if frames:
+            parts = [frame.ticks for frame in frames]
+            held = self._held = Columns.joined(parts if self._held is None else [self._held, *parts])
+            # Of other charts a candle counts deals alone; whole seconds are no order.
+            in_form = all(frame.mode == "bid" and not frame.coarse for frame in frames)
+            in_order = held.after_ms == sorted(held.after_ms)
+            self.is_whole = self.is_whole and in_form and in_order and len(held) <= _MOST_HELD
+        end = bisect_right(self._ends, reached, self.given) if self.is_whole else self.given
+        if end == self.given or self._held is None:
+            return None
+        complete = self._minutes[self.given : end]
+        end_ms = complete[-1].ts + MINUTE_MS
+        ticks = self._held.between(complete[0].ts, end_ms)
+        self._held = self._held.between(end_ms, MAX_TIME_MSC + 1) or None
+        self.given = end
+        self.is_whole = len(ticks) == sum(minute.ticks for minute in complete)
+        return ticks if self.is_whole else None

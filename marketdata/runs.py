@@ -8,21 +8,15 @@ not a run, such as a resend or late ticks, is folded frame by frame.
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, compress, islice
-from operator import attrgetter, eq
-from typing import NamedTuple, Protocol, Self, overload
+from operator import add, attrgetter, eq, itemgetter
+from typing import Protocol, Self, cast, overload
 
-from marketdata.offsets import Ranges, spans
 from marketdata.resends import repeats
-from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Ticks, period_of
-
-#: Fewer ticks than this fold as fast frame by frame.
-MIN_TICKS = 8
+from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks, is_deal, period_of
+from marketdata.wire import MIN_TICKS
 
 #: Frames that are folded together, with their offsets.
 Chunk = Sequence[tuple[int, Frame]]
-
-#: Ticks of minutes that are not complete; more are folded.
-_MOST_HELD = 100_000
 
 #: Many more bytes than this, once decoded, do not stay in the processor's cache until they are folded.
 _PIECE_BYTES = 192 * 1024
@@ -33,7 +27,8 @@ _SYMBOL_BYTES = 3 * 1024
 _MAX_PIECE_BYTES = 4 * 1024 * 1024
 
 _form = attrgetter("mode", "point", "coarse")
-_time = attrgetter("time_msc")
+_time, _bid, _ask, _last, _volume, _flags = map(attrgetter, ("time_msc", "bid", "ask", "last", "volume", "flags"))
+_first = itemgetter(0)
 
 
 #: By source and symbol the frames of a chunk in order, their offsets first.
@@ -96,18 +91,8 @@ class ColumnFrames(Sequence[Frame]):
 
 
 def too_few(chunk: Chunk, symbols: int) -> bool:
-    """Whether the chunk has too few frames of each of so many symbols for runs of several, so that it is not sorted."""
-    return len(chunk) < MIN_TICKS * symbols
-
-
-class Part(NamedTuple):
-    """The ticks of one period in a run, and the frames that hold them."""
-
-    #: Start of the period (UTC epoch milliseconds).
-    ts: int
-    offsets: Sequence[int]
-    frames: Sequence[Frame]
-    ticks: Ticks
+    """Whether the chunk has too few ticks of each of so many symbols for runs of several, so that it is not sorted."""
+    return len(chunk) < MIN_TICKS * symbols and not (chunk and isinstance(chunk[0][1].ticks, Columns))
 
 
 class Run:
@@ -116,167 +101,268 @@ class Run:
     Times never go back, neither within a frame nor from one to the next, so all frames belong to one pass.
     """
 
-    __slots__ = ("_since_ms", "_starts", "_ticks", "_times", "frames", "offsets")
+    __slots__ = (
+        "_after_ms", "_begins", "_ends", "_since_ms", "_starts", "ask", "bid", "columns", "frames", "has_volume",
+        "is_finite", "offsets", "records", "ticks",
+    )  # fmt: skip
 
-    def __init__(
-        self,
-        offsets: Sequence[int],
-        frames: Sequence[Frame],
-        ticks: Ticks,
-        times: list[int],
-        starts: Sequence[int],
-    ) -> None:
+    #: Whether every price is known to be finite.
+    is_finite: bool
+    #: Whether any tick has a volume.
+    has_volume: bool
+    #: The record of each frame, where they are of columns and came from the log; otherwise none.
+    records: Sequence[bytes]
+    ticks: list[Tick] | None
+    columns: Sequence[Columns]
+    bid: list[float]
+    ask: list[float]
+    # Times in segments, each of one frame or of all: what they count from, the times, the index of the first tick, and
+    # the time of the last one.
+    _since_ms: list[int]
+    _after_ms: list[list[int]]
+    _begins: Sequence[int]
+    _ends: list[int]
+
+    def __init__(self, offsets: Sequence[int], frames: Sequence[Frame], starts: Sequence[int] | None) -> None:
         self.offsets = offsets
         self.frames = frames
-        self._ticks = ticks
-        # Of columns as they are there, which count from a time of their own.
-        self._times = times
-        self._since_ms = ticks.time_msc if isinstance(ticks, Columns) else 0
-        # Index of the first tick of each frame.
+        # Index of the first tick of each frame; None when each has one.
         self._starts = starts
 
     @classmethod
     def of(cls, offsets: Sequence[int], frames: Sequence[Frame]) -> Self | None:
         """The run of these frames, or None when they are none or too few to gain by it."""
-        ticks: Ticks
-        starts: Sequence[int]
         if isinstance(frames, ColumnFrames):
             if len(frames.ticks) < MIN_TICKS:
                 return None
-            ticks, times, starts = frames.ticks, frames.ticks.after_ms, frames.starts
+            run = cls(offsets, frames, frames.starts)
+            in_order = run.take_columns([frames.ticks])
         else:
             parts = [frame.ticks for frame in frames]
             lengths = list(map(len, parts))
-            if sum(lengths) < MIN_TICKS or len(set(map(_form, frames))) > 1:
+            if sum(lengths) < MIN_TICKS or (len(frames) > 1 and len(set(map(_form, frames))) > 1):
                 return None
-            if set(map(type, parts)) == {list}:
-                ticks = list(chain.from_iterable(parts))
-                times = list(map(_time, ticks))
+            run = cls(offsets, frames, None if sum(lengths) == len(frames) else [0, *accumulate(lengths[:-1])])
+            kinds = set(map(type, parts))
+            if kinds == {list}:
+                in_order = run.take_ticks(list(chain.from_iterable(parts)))
             else:
-                ticks = Columns.joined(parts)
-                times = ticks.after_ms
-            starts = range(len(ticks)) if len(ticks) == len(frames) else [0, *accumulate(lengths[:-1])]
-        if times != sorted(times):
-            return None
-        if _repeats_within(frames, times, starts):
-            return None
-        return cls(offsets, frames, ticks, times, starts)
+                in_order = run.take_columns([Columns.joined(parts)] if list in kinds else cast(list[Columns], parts))
+        return None if not in_order or run.repeats_within() else run
+
+    def take_ticks(self, ticks: list[Tick]) -> bool:
+        """Take the ticks of all frames; False when time goes back."""
+        times = list(map(_time, ticks))
+        self._since_ms, self._after_ms, self._begins, self._ends = [0], [times], [0], times[-1:]
+        self.ticks, self.columns, self.records = ticks, (), ()
+        self.bid, self.ask = list(map(_bid, ticks)), list(map(_ask, ticks))
+        self.is_finite = False
+        self.has_volume = any(map(_volume, ticks))
+        return times == sorted(times)
+
+    def take_columns(self, columns: Sequence[Columns]) -> bool:
+        """Take the columns of each frame, or one of all; False when time goes back."""
+        # The times stay as they came: to add up those of all frames takes longer than to decode them.
+        self._since_ms, self._after_ms = [one.time_msc for one in columns], [one.after_ms for one in columns]
+        self._begins = [0] if len(columns) == 1 else self._starts or range(len(columns))
+        self._ends = []
+        latest = -1
+        for since_ms, after_ms in zip(self._since_ms, self._after_ms, strict=True):
+            if since_ms + after_ms[0] < latest or after_ms != sorted(after_ms):
+                return False
+            latest = since_ms + after_ms[-1]
+            self._ends.append(latest)
+        self.ticks, self.columns = None, columns
+        if len(columns) == 1:
+            self.bid, self.ask = columns[0].bid, columns[0].ask
+        else:
+            self.bid, self.ask = (list(chain.from_iterable(map(prices, columns))) for prices in (_bid, _ask))
+        self.records = [one.record for one in columns if isinstance(one, RecordColumns) and one.record is not None]
+        if len(self.records) != len(self.frames):
+            self.records = ()
+        # JSON has neither infinity nor NaN.
+        self.is_finite = set(map(type, columns)) == {RecordColumns}
+        self.has_volume = any(map(_volume, columns))
+        return True
+
+    def repeats_within(self) -> bool:
+        """Whether a frame begins in the millisecond in which the one before it ended, and repeats it."""
+        frames, starts = self.frames, self._starts
+        if len(frames) == 1:
+            return False
+        if len(self._ends) == len(frames):
+            ends: Iterable[int] = self._ends
+            begins: Iterable[int] = map(
+                add, islice(self._since_ms, 1, None), map(_first, islice(self._after_ms, 1, None))
+            )
+        elif starts is None:
+            ends, begins = self._after_ms[0], islice(self._after_ms[0], 1, None)
+        else:
+            times = self._after_ms[0]
+            ends, begins = [times[start - 1] for start in starts[1:]], [times[start] for start in starts[1:]]
+        # Found without a call of Python's for each frame, and those alone are looked at: frames of columns have to be
+        # made.
+        touching = compress(range(1, len(frames)), map(eq, ends, begins))
+        return any(repeats(frames[at - 1], frames[at], frames[at].ticks[0].time_msc) for at in touching)
 
     def __len__(self) -> int:
         """Number of ticks."""
-        return len(self._ticks)
+        return len(self.bid)
 
     @property
     def earliest(self) -> int:
         """Time of the first tick (UTC epoch milliseconds)."""
-        return self._since_ms + self._times[0]
+        return self._since_ms[0] + self._after_ms[0][0]
 
     @property
     def latest(self) -> int:
         """Time of the last tick (UTC epoch milliseconds)."""
-        return self._since_ms + self._times[-1]
+        return self._ends[-1]
 
-    def parts(self, width_ms: int) -> Iterator[Part]:
+    def parts(self, width_ms: int) -> "Iterator[Part]":
         """The run by periods of `width_ms`, in order."""
-        begin = 0
-        while begin < len(self._times):
-            ts = period_of(self._since_ms + self._times[begin], width_ms)
-            end = bisect_left(self._times, ts + width_ms - self._since_ms, begin)
-            yield self._part(ts, begin, end)
+        begin, count = 0, len(self.bid)
+        while begin < count:
+            ts = period_of(self.time(begin), width_ms)
+            end = self.index(ts + width_ms)
+            yield Part(self, begin, end, ts)
             begin = end
 
-    def within(self, first: int, last: int) -> Self | None:
+    def within(self, first: int, last: int) -> "Part | None":
         """What the offsets from `first` to `last` hold of the run; None when that is nothing."""
         begin, end = bisect_left(self.offsets, first), bisect_right(self.offsets, last)
-        if begin == 0 and end == len(self.offsets):
-            return self
         if begin == end:
             return None
-        ticks_begin = self._starts[begin]
-        ticks_end = self._starts[end] if end < len(self._starts) else len(self._ticks)
-        return type(self)(
-            self.offsets[begin:end], self.frames[begin:end],
-            self._ticks[ticks_begin:ticks_end], self._times[ticks_begin:ticks_end],
-            _shifted(self._starts[begin:end], ticks_begin),
-        )  # fmt: skip
+        if (starts := self._starts) is None:
+            return Part(self, begin, end)
+        return Part(self, starts[begin], starts[end] if end < len(starts) else len(self.bid))
 
-    def part(self, ts: int, width_ms: int) -> Part | None:
-        """The ticks of the period of `width_ms` that begins at `ts`; None when the run has none of it."""
-        begin = bisect_left(self._times, ts - self._since_ms)
-        end = bisect_left(self._times, ts + width_ms - self._since_ms, begin)
-        return self._part(ts, begin, end) if begin < end else None
+    def time(self, index: int) -> int:
+        """Time of a tick (UTC epoch milliseconds)."""
+        segment = bisect_right(self._begins, index) - 1
+        return self._since_ms[segment] + self._after_ms[segment][index - self._begins[segment]]
 
-    def _part(self, ts: int, begin: int, end: int) -> Part:
-        first, last = bisect_right(self._starts, begin) - 1, bisect_right(self._starts, end - 1)
-        return Part(ts, self.offsets[first:last], self.frames[first:last], self._ticks[begin:end])
+    def index(self, time_msc: int) -> int:
+        """The index of the first tick that is not before `time_msc` (UTC epoch milliseconds)."""
+        segment = bisect_left(self._ends, time_msc)
+        if segment == len(self._ends):
+            return len(self.bid)
+        return self._begins[segment] + bisect_left(self._after_ms[segment], time_msc - self._since_ms[segment])
+
+    def frames_of(self, begin: int, end: int) -> tuple[int, int]:
+        """Which frames hold the ticks from `begin` to `end`, as indices."""
+        if self._starts is None:
+            return begin, end
+        return bisect_right(self._starts, begin) - 1, bisect_right(self._starts, end - 1)
+
+    def cut(self, begin: int, end: int) -> Ticks:
+        """The ticks from index `begin` to `end`."""
+        if self.ticks is not None:
+            return self.ticks[begin:end]
+        if len(self.columns) == 1:
+            return self.columns[0][begin:end]
+        first, last = self.frames_of(begin, end)
+        return Columns.joined(
+            [
+                one[max(0, begin - start) : end - start]
+                for one, start in zip(self.columns[first:last], self._begins[first:last], strict=True)
+            ]
+        )
 
 
-def _repeats_within(frames: Sequence[Frame], times: Sequence[int], starts: Sequence[int]) -> bool:
-    """Whether a frame begins in the millisecond in which the one before it ended, and repeats it."""
-    begins: Iterable[int]
-    if len(frames) == len(times):
-        ends, begins = times, islice(times, 1, None)
-    else:
-        ends, begins = [times[start - 1] for start in starts[1:]], [times[start] for start in starts[1:]]
-    # Found without a call of Python's for each frame, and those alone are looked at: frames of columns have to be made.
-    touching = compress(range(1, len(frames)), map(eq, ends, begins))
-    return any(repeats(frames[at - 1], frames[at], frames[at].ticks[0].time_msc) for at in touching)
+class Part:
+    """Ticks of a run that follow each other, and the frames that hold them."""
 
+    __slots__ = ("_begin", "_end", "_first", "_last", "run", "ts")
 
-def _shifted(starts: Sequence[int], by: int) -> Sequence[int]:
-    return range(len(starts)) if isinstance(starts, range) else [start - by for start in starts]
+    def __init__(self, run: Run, begin: int, end: int, ts: int = 0) -> None:
+        #: Start of their period, where they are of one (UTC epoch milliseconds).
+        self.ts = ts
+        self.run = run
+        self._begin = begin
+        self._end = end
+        self._first, self._last = run.frames_of(begin, end)
 
-
-class Counted(Protocol):
-    """A minute, the records that it was folded from, and how many ticks its candle counts."""
+    def __len__(self) -> int:
+        """Number of ticks."""
+        return self._end - self._begin
 
     @property
-    def ts(self) -> int: ...
+    def first_offset(self) -> int:
+        """The offset of the first frame."""
+        return self.run.offsets[self._first]
+
     @property
-    def ranges(self) -> Ranges: ...
+    def last_offset(self) -> int:
+        """The offset of the last frame."""
+        return self.run.offsets[self._last - 1]
+
     @property
-    def ticks(self) -> int: ...
+    def offsets(self) -> Sequence[int]:
+        """The offsets of all frames."""
+        return self.run.offsets[self._first : self._last]
 
+    @property
+    def frames(self) -> Sequence[Frame]:
+        """The frames, whole."""
+        return self.run.frames[self._first : self._last]
 
-class FullMinutes:
-    """Gives out the ticks of minutes whose records hold no more ticks than count, so that nothing needs to be folded.
+    @property
+    def first_frame(self) -> Frame:
+        """The first frame, whole."""
+        return self.run.frames[self._first]
 
-    A fold counts some of the ticks that the records of a minute have. Where it counts as many, these are all of them,
-    and where time never goes back they are in order.
-    """
+    @property
+    def last_frame(self) -> Frame:
+        """The last frame, whole."""
+        return self.run.frames[self._last - 1]
 
-    def __init__(self, minutes: Sequence[Counted]) -> None:
-        """`minutes` are ascending, those of one source and symbol."""
-        self._minutes = minutes
-        self._ends = [spans(minute.ranges[-1:])[0][1] for minute in minutes]
-        self._held: Columns | None = None
-        #: How many minutes were given out.
-        self.given = 0
-        #: False from the first minute on of which only a fold tells what counts.
-        self.is_whole = True
+    @property
+    def records(self) -> Sequence[bytes]:
+        """The records of all frames, where they are of columns and came from the log; otherwise none."""
+        return self.run.records[self._first : self._last]
 
-    def feed(self, frames: Sequence[Frame], reached: int) -> Columns | None:
-        """The ticks of the minutes that are complete with these frames, when all up to position `reached` was fed.
+    @property
+    def earliest(self) -> int:
+        """Time of the first tick (UTC epoch milliseconds)."""
+        return self.run.time(self._begin)
 
-        None when there are none, or `is_whole` has become false.
-        """
-        if frames:
-            parts = [frame.ticks for frame in frames]
-            held = self._held = Columns.joined(parts if self._held is None else [self._held, *parts])
-            # Of other charts a candle counts deals alone; whole seconds are no order.
-            in_form = all(frame.mode == "bid" and not frame.coarse for frame in frames)
-            in_order = held.after_ms == sorted(held.after_ms)
-            self.is_whole = self.is_whole and in_form and in_order and len(held) <= _MOST_HELD
-        end = bisect_right(self._ends, reached, self.given) if self.is_whole else self.given
-        if end == self.given or self._held is None:
-            return None
-        complete = self._minutes[self.given : end]
-        end_ms = complete[-1].ts + MINUTE_MS
-        ticks = self._held.between(complete[0].ts, end_ms)
-        self._held = self._held.between(end_ms, MAX_TIME_MSC + 1) or None
-        self.given = end
-        self.is_whole = len(ticks) == sum(minute.ticks for minute in complete)
-        return ticks if self.is_whole else None
+    @property
+    def latest(self) -> int:
+        """Time of the last tick (UTC epoch milliseconds)."""
+        return self.run.time(self._end - 1)
+
+    @property
+    def bid(self) -> list[float]:
+        """The bids."""
+        return self.run.bid[self._begin : self._end]
+
+    @property
+    def ask(self) -> list[float]:
+        """The asks."""
+        return self.run.ask[self._begin : self._end]
+
+    @property
+    def last(self) -> list[float]:
+        """The prices of the last deals."""
+        ticks = self.ticks
+        return ticks.column("last") if isinstance(ticks, Columns) else list(map(_last, ticks))
+
+    @property
+    def are_deals(self) -> bool:
+        """Whether every tick is a deal, see `is_deal`."""
+        ticks = self.ticks
+        return ticks.are_deals if isinstance(ticks, Columns) else all(map(is_deal, map(_flags, ticks)))
+
+    @property
+    def ticks(self) -> Ticks:
+        """The ticks, which are put together here."""
+        return self.run.cut(self._begin, self._end)
+
+    def part(self, ts: int, width_ms: int) -> "Part | None":
+        """What is of the period of `width_ms` that begins at `ts`; None when that is nothing."""
+        begin, end = max(self.run.index(ts), self._begin), min(self.run.index(ts + width_ms), self._end)
+        return Part(self.run, begin, end, ts) if begin < end else None
 
 
 class Record(Protocol):

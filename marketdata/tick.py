@@ -164,8 +164,17 @@ def _joined(columns: "Iterable[Columns]", name: str) -> Any:
     return list(chain.from_iterable(one.column(name) for one in columns))
 
 
-class RecordColumns(Columns, gc=False, omit_defaults=True, eq=False):
+class RecordColumns(Columns, gc=True, omit_defaults=True, eq=False, dict=True):
     """Columns as they come from a record: checked."""
+
+    def came_as(self, record: bytes) -> None:
+        """Note the record, a fifth of the size of what it decodes to."""
+        self.__dict__["record"] = record
+
+    @property
+    def record(self) -> bytes | None:
+        """The record that they were decoded from, if it was noted."""
+        return self.__dict__.get("record")
 
     def __post_init__(self) -> None:
         """Refuse columns of different lengths, and times that are none."""

@@ -10,11 +10,13 @@ from msgspec import Meta, Struct, field
 
 from marketdata.candle import BrokerBar, Candle
 from marketdata.errors import InvalidCandle, InvalidFrame, InvalidReference, InvalidReport, TickpipeError
-from marketdata.runs import MIN_TICKS
-from marketdata.tick import Columns, Frame, Tick, Ticks, TickValues, TimeMsc
+from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks, TickValues, TimeMsc
 
 _Name = Annotated[str, Meta(max_length=64)]
 _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+#: Frames of so many ticks are written as columns. Fewer ticks take as many bytes, and fold as fast one by one.
+MIN_TICKS: Final = 8
 
 #: Senders compute the size of a point, so its last digits may be noise (significant digits).
 _POINT_DIGITS: Final = 9
@@ -166,7 +168,7 @@ def frame_ticks(values: TickValues) -> tuple[Literal[1, 2], Ticks]:
 
 
 def encode(value: Frame | Candle | BrokerBar | Reference | Report | WantedRanges) -> bytes:
-    """One record's value; a frame of so many ticks as make a run has them as columns, which is version 2."""
+    """One record's value; a frame of MIN_TICKS or more has them as columns, which is version 2."""
     if isinstance(value, Frame) and len(value.ticks) >= MIN_TICKS and isinstance(value.ticks, list):
         value = msgspec.structs.replace(value, v=2, ticks=Columns.of(value.ticks))
     return _encoder.encode(value)
@@ -183,7 +185,13 @@ def decode_frame(value: bytes | None) -> Frame:
 
 def decode_frames(values: Sequence[bytes | None]) -> list[Frame] | None:
     """The frames of a whole poll; None when at least one value is no frame, `decode_frame` then tells which."""
-    return _decode_all(_frames, values)
+    frames = _decode_all(_frames, values)
+    # A poll of single ticks is not looked through: without its record a frame's ticks are kept in another way.
+    if frames and isinstance(frames[0].ticks, RecordColumns):
+        for frame, value in zip(frames, values, strict=True):
+            if isinstance(frame.ticks, RecordColumns) and value is not None:
+                frame.ticks.came_as(value)
+    return frames
 
 
 def numbered_frames(records: Sequence[tuple[int, bytes | None]]) -> list[tuple[int, Frame]]:

@@ -27,7 +27,8 @@ from marketdata.refold import (
     iso_milliseconds,
     shown,
 )
-from marketdata.runs import FullMinutes, flows
+from marketdata.resends import FullMinutes
+from marketdata.runs import flows
 from marketdata.tick import DAY_MS, MINUTE_MS, Columns, Tick, period_of, rows_of
 from runtime.foreign import cell
 from runtime.logreader import LogClients

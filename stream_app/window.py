@@ -191,8 +191,7 @@ class Window:
         symbol.passes.enter_run(run.frames[0], run.frames[-1], run.earliest, run.latest)
         symbol.newest_ms = max(symbol.newest_ms, run.latest)
         for part in run.parts(self._width_ms):
-            period = self._touch(key, symbol, part.ts, part.offsets[0])
-            period.fold.add_run(part.offsets, self._run, symbol.passes, part.frames, part.ticks)
+            self._touch(key, symbol, part.ts, part.first_offset).fold.add_run(part, self._run, symbol.passes)
         return len(run)
 
     def _begin(self, key: tuple[str, str]) -> _Symbol:

@@ -234,7 +234,7 @@ TICKS = st.builds(
 
 @given(st.lists(st.lists(TICKS, max_size=5).map(lambda ticks: ticks * 20), max_size=8))
 def test_ticks_come_back_in_their_order(batches: list[list[Tick]]) -> None:
-    kept = PackedTicks()
+    kept = PackedTicks(0, 60_000)
     for batch in batches:
         kept.add(batch)
 
@@ -244,7 +244,7 @@ def test_ticks_come_back_in_their_order(batches: list[list[Tick]]) -> None:
 
 
 def test_what_is_kept_is_packed() -> None:
-    kept = PackedTicks()
+    kept = PackedTicks(0, 60_000)
     ticks = [Tick(1_549_238_400_000 + i, 1.1, 1.2, 0.0, 0.0, 6) for i in range(PACK_TICKS)]
 
     kept.add(ticks)
@@ -252,3 +252,17 @@ def test_what_is_kept_is_packed() -> None:
     (block,) = kept._packed
     assert isinstance(block, bytes)
     assert len(block) < 60 * PACK_TICKS
+
+
+def test_of_a_record_only_the_ticks_of_the_period_are_kept() -> None:
+    ticks = [Tick(time_msc, 1.1, 1.2, 0.0, 0.0, 6) for time_msc in range(59_996, 60_004)]
+    record = encode(
+        Frame(v=1, source="s", symbol="A", mode="bid", point=None, request="r", received=0, ticks=ticks)
+    )  # fmt: skip
+    kept = PackedTicks(60_000, 60_000)
+
+    kept.add_records([record], 4)
+    kept.add(ticks[4:5])
+
+    assert list(kept) == [*ticks[4:], ticks[4]]
+    assert len(kept) == 5

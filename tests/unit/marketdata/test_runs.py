@@ -3,7 +3,7 @@
 import random
 from collections.abc import Iterator
 from itertools import chain, pairwise
-from math import inf
+from math import inf, isinf
 from typing import Any, NamedTuple, cast
 from unittest.mock import patch
 
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from marketdata import runs
 from marketdata.offsets import Ranges, from_spans, normalized
 from marketdata.refold import CountedTicks, Proof, Refold
-from marketdata.runs import FullMinutes, Run
+from marketdata.resends import FullMinutes
+from marketdata.runs import Run
 from marketdata.tick import ChartMode, Columns, Frame, Tick
-from marketdata.wire import encode
+from marketdata.wire import MIN_TICKS, decode_frames, encode
 from stream_app.window import Window
 from tests import oracle
 from tests.unit.marketdata.test_fold_properties import LOGS, T0
@@ -31,7 +32,7 @@ WALL_MS = T0 + 1_000_000
 
 @pytest.fixture(autouse=True)
 def _short_runs() -> Iterator[None]:
-    with patch.object(runs, "MIN_TICKS", 1):
+    with patch("marketdata.runs.MIN_TICKS", 1):
         yield
 
 
@@ -112,13 +113,18 @@ def in_order_of_the_log(log_polls: list[Log], *, emit_each: bool = False) -> dic
 
 
 def by_columns(log_polls: list[Log], seed: int) -> list[Log]:
-    """The same log with the ticks of some frames as columns, of all where `seed` is 0."""
+    """The same log with the ticks of some frames as columns, of all where `seed` is 0; some come from a record."""
     rng = random.Random(seed)
 
     def changed(frame: Frame) -> Frame:
         if seed and rng.random() < 0.5:
             return frame
-        return msgspec.structs.replace(frame, v=2, ticks=Columns.of(list(frame.ticks)))
+        changed = msgspec.structs.replace(frame, v=2, ticks=Columns.of(list(frame.ticks)))
+        # Infinity is in no record.
+        if rng.random() < 0.2 or any(isinf(price) for tick in frame.ticks for price in (tick.bid, tick.ask, tick.last)):
+            return changed
+        [decoded] = decode_frames([encode(changed)]) or []
+        return decoded
 
     return [[(offset, changed(frame)) for offset, frame in poll] for poll in log_polls]
 
@@ -277,7 +283,7 @@ def test_a_piece_has_runs_of_a_thousand_symbols_but_never_minutes_of_work() -> N
     few, many = pieces(1, 20_000, symbols=8), pieces(1, 20_000, symbols=1_000)
 
     assert max(few) < 2_000
-    assert many[0] >= 1_000 * runs.MIN_TICKS
+    assert many[0] >= 1_000 * MIN_TICKS
     assert sum(few) == sum(many) == 20_000
     for symbols in (1, 1_000, 1_000_000):
         assert max(pieces(200, 5_000, symbols)) * 200 <= 500_000, "ticks of large frames in one piece"

@@ -1,7 +1,6 @@
 """What goes through Kafka comes out equal, and what is no frame is told apart."""
 
 import json
-import math
 
 import msgspec
 import pytest
@@ -10,9 +9,9 @@ from hypothesis import strategies as st
 
 from marketdata.candle import BrokerBar
 from marketdata.errors import InvalidCandle, InvalidFrame
-from marketdata.runs import MIN_TICKS
-from marketdata.tick import MAX_TIME_MSC, Columns, Frame, Tick, content
+from marketdata.tick import MAX_TIME_MSC, Columns, Tick, content
 from marketdata.wire import (
+    MIN_TICKS,
     bar_key,
     candle_key,
     decode_candle,
@@ -147,15 +146,13 @@ def test_unknown_fields_are_ignored() -> None:
     assert decode_frame(EXAMPLE[:-1] + b',"new":1}') == decode_frame(EXAMPLE)
 
 
-def test_infinite_prices_in_a_frame_are_read_as_no_price() -> None:
-    value = EXAMPLE.replace(b"1.14455", b"1e400")
-
-    try:
-        frame: Frame | None = decode_frame(value)
-    except InvalidFrame:
-        frame = None
-
-    assert frame is None or math.isinf(frame.ticks[0].bid)
+@pytest.mark.parametrize("price", [b"1e400", b"-1e400", b"NaN", b"9" * 400])
+def test_prices_that_are_not_finite_are_refused(price: bytes) -> None:
+    """The fold of columns relies on it."""
+    for example in (EXAMPLE.replace(b"1.14455", price), COLUMNS.replace(b"1.1,", price + b",")):
+        with pytest.raises(InvalidFrame):
+            decode_frame(example)
+        assert decode_frames([example]) is None
 
 
 def test_what_is_no_candle_is_refused() -> None:
