@@ -37,6 +37,7 @@ from benchmarks.report import table_of
 from benchmarks.rounds import cpu_seconds
 from benchmarks.services import serving
 from marketdata.wire import decode_candle
+from runtime import clock
 from runtime.kafka import new_consumer
 from runtime.settings import load_settings
 from tests import plainhttp
@@ -234,7 +235,7 @@ class Client:
                 await asyncio.sleep(pause)
             number = turn % self._symbols
             # No two of a symbol have the same time.
-            self._newest[number] = time_msc = max(self._newest[number] + 1, time.time_ns() // 1_000_000)
+            self._newest[number] = time_msc = max(self._newest[number] + 1, clock.now_ms())
             body = TICK % (number, time_msc)
             self._watches.posted(f"SYM{number}", time_msc, planned)
             outgoing.write(head % (KEY.encode(), len(body), body))
