@@ -37,7 +37,8 @@ from tests.unit.sink.candles import MINUTE
 from tests.waiting import PATIENCE_SECONDS, eventually, wait_until
 from tickpipe.embedded import kafka as embedded_kafka
 
-pytestmark = pytest.mark.long(40)
+#: A Kafka of its own; unit/runtime has the rights and the words.
+pytestmark = [pytest.mark.long(40), pytest.mark.full]
 
 #: The name of each listener, and what it speaks.
 PROTOCOLS = {"TLS": "SSL", "LOGIN": "SASL_SSL", "EXPIRED": "SSL", "CLEAR": "SASL_PLAINTEXT"}

@@ -18,6 +18,7 @@ def run(market: Market, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
 
 
+@pytest.mark.full
 async def test_a_day_is_plotted(market: Market, tmp_path: Path) -> None:
     output = tmp_path / "day.png"
 

@@ -228,6 +228,7 @@ async def test_bars_of_the_broker_go_with_their_timeframe(connection: Connection
         assert await value(connection, query, moment, timeframe) is True
 
 
+@pytest.mark.full  # TimescaleDB in Node.js
 @every_edition
 async def test_compressed_minutes_go_as_well(connection: Connection, stored: list[Bar]) -> None:
     if not (await edition(connection)).startswith("timescaledb community"):
