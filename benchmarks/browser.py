@@ -6,8 +6,8 @@ and opens the page in the Chromium that TEST_BROWSER names or that is on the PAT
 - weight: bytes of the files that an empty cache loads, as sent.
 - first candle: from the navigation to the moment the chart holds its bars, with an empty cache, ten times, each in a
   window whose own pages have loaded.
-- frames: a chart of 1,500 bars with four indicators gets a new state of its newest bar sixty times a second. A frame
-  is dropped where two or more refreshes of the browser pass between one and the next.
+- frames: a chart of 1,500 bars with four indicators gets a new state of its newest bar sixty times a second, once the
+  stack is stopped. A frame is dropped where two or more refreshes of the browser pass between one and the next.
 - growth: the page is open while the demo trades. Each minute the heap after a collection, DOM nodes and listeners.
 
 Speed wants the machine alone, growth does not: `--minutes 0` measures speed, `--seconds 0` growth.
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,6 +55,8 @@ DRAW = """async ([seconds, everyMs]) => {
     });
     chart.draw(bars, 5, { widthMs: 60_000, isWhole: true });
     chart.reset();
+    // All bars are drawn for the first time.
+    for (let frames = 0; frames < 3; frames += 1) await new Promise(requestAnimationFrame);
     const gaps = [];
     let [updates, before] = [0, null];
     const ends = performance.now() + seconds * 1000;
@@ -91,22 +93,26 @@ class Minute:
 
 
 @contextmanager
-def dashboard(url: str | None) -> Iterator[str]:
-    """The address of a dashboard: the one that is given, or that of a stack of its own with its demo."""
+def dashboard(url: str | None) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The address of a dashboard, and what stops it: the one that is given, or a stack of its own with its demo."""
     if url:
-        yield url
+        yield url, lambda: None
         return
     tickpipe, port = str(Path(sys.executable).with_name("tickpipe")), free_port()
     with tempfile.TemporaryDirectory() as directory:
         ports = ["--producer-port", "0", "--dashboard-port", str(port)]
         run = [tickpipe, "up", "--detach", "--demo", "--data-dir", directory, *ports]
         subprocess.run(run, check=True)  # noqa: S603  # our own
+
+        def stop() -> None:
+            subprocess.run([tickpipe, "down", "--data-dir", directory], check=True)  # noqa: S603  # our own
+
         try:
             # The day of history is folded and stored.
             time.sleep(30)
-            yield f"http://127.0.0.1:{port}/"
+            yield f"http://127.0.0.1:{port}/", stop
         finally:
-            subprocess.run([tickpipe, "down", "--data-dir", directory], check=True)  # noqa: S603  # our own
+            stop()
 
 
 def chromium() -> str | None:
@@ -157,13 +163,14 @@ async def first_candle(browser: Browser, url: str) -> tuple[float, float, int]:
     return float(seconds), spent, int(sent)
 
 
-async def drawing(browser: Browser, url: str, seconds: float) -> dict[str, Any]:
-    """Updates, and the time between frames (milliseconds)."""
+async def drawing(browser: Browser, url: str, seconds: float, stop: Callable[[], None]) -> dict[str, Any]:
+    """Updates, and the time between frames (milliseconds), once the stack is stopped: it runs on another machine."""
     page = await browser.new_page(viewport={"width": 1280, "height": 760})
     await page.goto(url + QUERY)
     await page.wait_for_selector(DRAWN)
     await page.evaluate(BARE_CHART)
-    await asyncio.sleep(2)
+    await asyncio.to_thread(stop)
+    await settled()
     spent = browser_cpu()
     drawn: dict[str, Any] = await page.evaluate(DRAW, [seconds, 1000 / 60])
     drawn["cpu"] = browser_cpu() - spent
@@ -197,21 +204,24 @@ async def growth(browser: Browser, url: str, minutes: int) -> list[Minute]:
     return rows
 
 
-async def measure(url: str, *, seconds: float, minutes: int) -> dict[str, Any]:
-    """All figures of the page at the address."""
+async def measure(url: str, stop: Callable[[], None], *, seconds: float, minutes: int) -> dict[str, Any]:
+    """All figures of the page at the address; `stop` ends the stack behind it."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         figures: dict[str, Any] = {"chromium": browser.version}
         if seconds:
             openings = [await first_candle(browser, url) for _ in range(OPENINGS)]
-            drawn = await drawing(browser, url, seconds)
             figures |= {
                 "first_candle_seconds": [seconds for seconds, _, _ in openings],
                 "first_candle_cpu": [cpu for _, cpu, _ in openings], "bytes": openings[0][2],
-                "drawing_cpu": drawn["cpu"], "updates": drawn["updates"], "frame_gaps_ms": drawn["gaps"],
             }  # fmt: skip
         if minutes:
             figures["growth"] = [asdict(row) for row in await growth(browser, url, minutes)]
+        if seconds:
+            drawn = await drawing(browser, url, seconds, stop)
+            figures |= {
+                "drawing_cpu": drawn["cpu"], "updates": drawn["updates"], "frame_gaps_ms": drawn["gaps"],
+            }  # fmt: skip
         await browser.close()
     return figures
 
@@ -258,8 +268,8 @@ def main() -> None:
     if not options.seconds and not options.minutes:
         parser.error("with --seconds 0 and --minutes 0 nothing is measured")
     beginning = Beginning.now()
-    with dashboard(options.url) as url:
-        figures = asyncio.run(measure(url, seconds=options.seconds, minutes=options.minutes))
+    with dashboard(options.url) as (url, stop):
+        figures = asyncio.run(measure(url, stop, seconds=options.seconds, minutes=options.minutes))
     name = "browser" if options.seconds and options.minutes else f"browser-{'speed' if options.seconds else 'growth'}"
     beginning.store(name, lines_of(figures, options.seconds), figures)
 

@@ -124,7 +124,7 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.names) - set(PICTURES):
         parser.error(f"no such picture: {', '.join(sorted(unknown))}; there are {', '.join(PICTURES)}")
-    with dashboard(options.url) as url:
+    with dashboard(options.url) as (url, _):
         asyncio.run(take_all(url, options.names))
 
 
