@@ -7,7 +7,6 @@ was posted, to the moment at which a client has read it, so it holds the whole w
 
 import argparse
 import asyncio
-import json
 import re
 import tempfile
 import time
@@ -20,7 +19,7 @@ from statistics import quantiles
 import psutil
 from rich.console import Console
 
-from benchmarks.ingest import KEY, read_answer
+from benchmarks.ingest import TICK, read_answer, request_of
 from benchmarks.memory import SERVICES, variables
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
@@ -90,14 +89,8 @@ async def post(port: int, rate: int, until: float) -> None:
     incoming, outgoing = await asyncio.open_connection("127.0.0.1", port)
     began, turn = time.time(), 0
     while time.time() < until:
-        price = 1.1 + turn % 100 / 100_000
-        ticks = [
-            {"symbol": f"SYM{n}", "time_msc": clock.now_ms(), "bid": price, "ask": price + 0.00002, "flags": 6}
-            for n in range(SYMBOLS)
-        ]
-        body = json.dumps({"ticks": ticks}).encode()
-        head = f"POST /ingest/tick HTTP/1.1\r\nHost: bench\r\nX-API-Key: {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
-        outgoing.write(head.encode() + body)
+        ticks = b",".join(TICK % (number, clock.now_ms()) for number in range(SYMBOLS))
+        outgoing.write(request_of(b'{"ticks":[%b]}' % ticks))
         await read_answer(incoming)
         turn += 1
         await asyncio.sleep(max(0.0, began + turn / rate - time.time()))

@@ -52,15 +52,20 @@ def body_of(number: int, ticks: int) -> bytes:
     return b'{"ticks":[%b]}' % b",".join([TICK % ((first + n) % 8, FIRST_MSC + first + n) for n in range(ticks)])
 
 
+def request_of(body: bytes, path: str = "/ingest/tick") -> bytes:
+    """The bytes of a POST to one of the routes."""
+    head = b"POST %b HTTP/1.1\r\nHost: bench\r\nX-API-Key: %b\r\nContent-Length: %d\r\n\r\n"
+    return head % (path.encode(), KEY.encode(), len(body)) + body
+
+
 async def post_all(port: int, path: str, bodies: list[bytes]) -> None:
     """Every body once, over the connections, each after the answer to the one before."""
     left = iter(bodies)
-    head = b"POST %b HTTP/1.1\r\nHost: bench\r\nX-API-Key: %b\r\nContent-Length: " % (path.encode(), KEY.encode())
 
     async def post() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for body in left:
-            writer.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+            writer.write(request_of(body, path))
             await read_answer(reader)
         writer.close()
 

@@ -30,7 +30,7 @@ import psutil
 import psycopg
 from rich.console import Console
 
-from benchmarks.ingest import KEY, TICK, read_answer
+from benchmarks.ingest import TICK, read_answer, request_of
 from benchmarks.memory import SERVICES, variables
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
@@ -227,7 +227,6 @@ class Client:
 
     async def _post(self, turns: Iterator[tuple[int, float]]) -> int:
         incoming, outgoing = await asyncio.open_connection("127.0.0.1", self._port)
-        head = b"POST /ingest/tick HTTP/1.1\r\nHost: bench\r\nX-API-Key: %b\r\nContent-Length: %d\r\n\r\n%b"
         answered, count = self._watches.of["answered"], 0
         for turn, planned in turns:
             count += 1
@@ -236,9 +235,8 @@ class Client:
             number = turn % self._symbols
             # No two of a symbol have the same time.
             self._newest[number] = time_msc = max(self._newest[number] + 1, clock.now_ms())
-            body = TICK % (number, time_msc)
             self._watches.posted(f"SYM{number}", time_msc, planned)
-            outgoing.write(head % (KEY.encode(), len(body), body))
+            outgoing.write(request_of(TICK % (number, time_msc)))
             await read_answer(incoming)
             if planned >= answered.counts_from:
                 answered.latencies.append(time.time() - planned)

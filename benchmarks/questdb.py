@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jgo
 import psutil
 
-from benchmarks.peers.installed import JAVA
+from benchmarks.peers.installed import JAVA, jars_of
 from benchmarks.rounds import NotMeasured
 
 VERSION = "9.1.0"
@@ -96,11 +95,7 @@ def questdb(directory: Path, port: int) -> Iterator[QuestDb]:
     Raises:
         NotMeasured: when it cannot be had or does not start.
     """
-    try:
-        path = jgo.build(f"org.questdb:questdb:{VERSION}").path
-    except Exception as exc:  # jgo lets every error of its HTTP client and parsers through
-        raise NotMeasured(f"QuestDB could not be downloaded ({type(exc).__name__}: {exc})") from exc
-    jars = os.pathsep.join(str(jar) for folder in ("jars", "modules") for jar in sorted((path / folder).glob("*.jar")))
+    jars = jars_of(f"org.questdb:questdb:{VERSION}")
     environment = os.environ | {
         "QDB_HTTP_BIND_TO": f"127.0.0.1:{port}", "QDB_HTTP_MIN_ENABLED": "false", "QDB_PG_ENABLED": "false",
         "QDB_LINE_TCP_ENABLED": "false", "QDB_TELEMETRY_ENABLED": "false",

@@ -91,19 +91,12 @@ def flink(name: str, topic: Topic, written: str) -> Peer:
     """
 
     def command(this: Round) -> list[str]:
-        opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "util", "time", "net")]
+        opened = [f"--add-opens=java.base/java.{package}=ALL-UNNAMED" for package in ("lang", "util", "time", "net")]
         class_path = flink_class_path(this.setup.directory)
         return [
-            JAVA,
-            *opened,
-            "--sun-misc-unsafe-memory-access=allow",
-            "-cp",
-            class_path,
-            "FlinkCandles",
-            *_arguments(this),
-            this.group,
-            written,
-        ]
+            JAVA, *opened, "--sun-misc-unsafe-memory-access=allow", "-cp", class_path, "FlinkCandles",
+            *_arguments(this), this.group, written,
+        ]  # fmt: skip
 
     return Peer(name, *topic, command)
 

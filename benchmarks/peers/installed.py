@@ -97,7 +97,7 @@ def flink_class_path(directory: Path) -> str:
 
 def _class_path(what: str, coordinates: Sequence[str], main_class: str, directory: Path) -> str:
     print(f"fetching {what} and a compiler, if need be", file=sys.stderr, flush=True)
-    libraries, compiler = _jars("+".join(coordinates)), _jars(_COMPILER)
+    libraries, compiler = jars_of("+".join(coordinates)), jars_of(_COMPILER)
     classes = directory / main_class
     # The JRE holds no signatures of older Java versions, so the source is read as that of its own.
     _run(
@@ -108,7 +108,12 @@ def _class_path(what: str, coordinates: Sequence[str], main_class: str, director
     return os.pathsep.join([str(classes), libraries])
 
 
-def _jars(coordinates: str) -> str:
+def jars_of(coordinates: str) -> str:
+    """The jars of these coordinates and of all that they need, as Java takes them.
+
+    Raises:
+        NotMeasured: when they cannot be had.
+    """
     try:
         path = jgo.build(coordinates).path
     except Exception as exc:  # jgo lets every error of its HTTP client and parsers through
