@@ -8,10 +8,10 @@ from starlette.responses import Response
 from producer.__main__ import server_config
 from producer.app import create_app
 from producer.auth import Keyring
-from producer.connection import Record
 from producer.ingest import taken
 from producer.metrics import Metrics
 from producer.publisher import Publisher
+from runtime.batches import Record
 from runtime.settings import load_settings
 
 

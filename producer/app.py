@@ -23,13 +23,13 @@ from marketdata.contract.bar import PostedBar
 from marketdata.contract.fills import FillsTaken, PostedFill, PostedSession
 from marketdata.contract.http import BARS_ROUTE, CAN_FILL, FILL, FILLS_ROUTE, TICKS_ROUTE, Refused, Taken, route_of
 from marketdata.contract.tick import PostedTick
-from producer.connection import Record
 from producer.fills import Fills, Publish, WantedIndex, WantedReader
 from producer.ingest import Ingest, json_response
 from producer.metrics import Metrics
 from producer.publisher import Gateway, Publisher
 from producer.senders import ReferenceData, ReferenceWriter
 from producer.windows import add_windows_kit
+from runtime.batches import Record
 from runtime.health import Guard, Health
 from runtime.kafka import SideWriter
 from runtime.service import TaskMetrics

@@ -10,13 +10,13 @@ fold counts a tick that came twice once.
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.partitioner import murmur2
 
 from runtime import aiokafka_internals
+from runtime.batches import BatchWriter, Record
 from runtime.kafka import new_producer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
 from runtime.known_log import KnownLog
@@ -54,9 +54,6 @@ async def _open(settings: Settings, known: KnownLog) -> AIOKafkaProducer:
     await prepare_topics(settings, Service.PRODUCER, known=known)
     producer = new_producer(
         settings,
-        max_batch_size=_BATCH_BYTES,
-        # The log is retained for ever: in requests of 200 ticks each takes 10 bytes of it, plain it would be 43.
-        compression_type="lz4",
         request_timeout_ms=max(1000, int(settings.confirm_timeout_seconds * 1000)),
     )
     try:
@@ -87,21 +84,6 @@ async def discard_producer(producer: AIOKafkaProducer) -> None:
         log.debug("A connection to Kafka did not close.", action="kafka_close_failed", error=str(exc))
 
 
-#: Keys whose partition is remembered; more than any broker has symbols.
-_MAX_KEYS: Final = 50_000
-
-
-class Record(NamedTuple):
-    """One record as it shall be in Kafka."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    #: UTC epoch milliseconds; None for now.
-    timestamp_ms: int | None
-    headers: list[tuple[str, bytes]]
-
-
 class _Call(NamedTuple):
     records: Sequence[Record]
     done: asyncio.Future[None]
@@ -117,12 +99,10 @@ class GroupCommit:
     """
 
     def __init__(self, producer: AIOKafkaProducer) -> None:
-        self._producer = producer
+        self._writer = BatchWriter(producer, _BATCH_BYTES)
         self._waiting: list[_Call] = []
         self._under_way: list[_Call] = []
         self._writing: asyncio.Task[None] | None = None
-        self._partitions: dict[tuple[str, bytes], int] = {}
-        self._partition_counts: dict[str, int] = {}
 
     async def send(self, records: Sequence[Record], patience_seconds: float) -> None:
         """Return when every record is confirmed.
@@ -156,56 +136,12 @@ class GroupCommit:
                 error: Exception | None = None
                 try:
                     async with asyncio.timeout_at(min(call.deadline for call in group)):
-                        await self._write([record for call in group for record in call.records])
+                        await self._writer.write([record for call in group for record in call.records])
                 except Exception as exc:  # every caller must hear of it, whatever it is
                     error = exc
                 _end(group, error)
         finally:
             self._writing = None
-
-    async def _write(self, records: list[Record]) -> None:
-        confirmations: list[asyncio.Future[Any]] = []
-        try:
-            for (topic, partition), batches in (await self._batches(records)).items():
-                for batch in batches:
-                    confirmations.append(await self._producer.send_batch(batch, topic, partition=partition))
-            await asyncio.gather(*confirmations)
-        except BaseException:
-            for confirmation in confirmations:
-                # Nobody looks at them any more; a cancelled future does not report its error.
-                if not confirmation.cancel() and not confirmation.cancelled():
-                    confirmation.exception()
-            raise
-
-    async def _batches(self, records: list[Record]) -> dict[tuple[str, int], list[Any]]:
-        for topic in {record.topic for record in records}:
-            await self._learn_partitions(topic)
-        batches: dict[tuple[str, int], list[Any]] = {}
-        for topic, key, value, timestamp_ms, headers in records:
-            target = (topic, self._partition_of(topic, key))
-            of_partition = batches.get(target)
-            if of_partition is None:
-                of_partition = batches[target] = [self._producer.create_batch()]
-            if of_partition[-1].append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is None:
-                of_partition.append(self._producer.create_batch())
-                of_partition[-1].append(timestamp=timestamp_ms, key=key, value=value, headers=headers)
-        return batches
-
-    async def _learn_partitions(self, topic: str) -> None:
-        count = len(await self._producer.partitions_for(topic))
-        if self._partition_counts.get(topic) != count:
-            self._partition_counts[topic] = count
-            self._partitions.clear()
-
-    def _partition_of(self, topic: str, key: bytes) -> int:
-        partition = self._partitions.get((topic, key))
-        if partition is None:
-            # Kafka's default for records with a key, so that other producers agree.
-            partition = (murmur2(key) & 0x7FFFFFFF) % self._partition_counts[topic]
-            if len(self._partitions) >= _MAX_KEYS:
-                self._partitions.clear()
-            self._partitions[topic, key] = partition
-        return partition
 
 
 def _end(calls: Sequence[_Call], error: Exception | None) -> None:

@@ -20,9 +20,9 @@ from marketdata.contract.http import Wanted
 from marketdata.errors import InvalidReport, KafkaRefused, KafkaUnavailable, TickpipeError
 from marketdata.minutes import Range, intersect, subtract, union
 from marketdata.wire import Fill, QuoteSessions, Report, WantedRanges, decode_wanted, encode, frame_key, names_in
-from producer.connection import Record
 from producer.metrics import Metrics
 from producer.records import Origin
+from runtime.batches import Record
 from runtime.kafka import new_consumer
 from runtime.kafka_errors import kafka_errors
 from runtime.settings import Settings

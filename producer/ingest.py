@@ -35,7 +35,6 @@ from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
 from producer.auth import Keyring, NewSymbols
-from producer.connection import Record
 from producer.fills import Fills, answer_to
 from producer.metrics import Metrics
 from producer.publisher import Gateway
@@ -43,6 +42,7 @@ from producer.records import BulkBody, FrameWriter, Origin, ReadBody, RejectWrit
 from producer.senders import ReferenceData
 from runtime import clock
 from runtime.api_keys import ApiKey, Rates
+from runtime.batches import Record
 from runtime.request_body import TURN_BYTES, Intake, Place
 from runtime.settings import Settings
 from runtime.telemetry import (

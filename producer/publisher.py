@@ -14,8 +14,9 @@ from aiokafka import AIOKafkaProducer
 
 from marketdata.contract.http import Refusal, TooLarge
 from marketdata.errors import KafkaUnavailable, LogLost, RecordTooLarge, TickpipeError, UnknownTopic
-from producer.connection import GroupCommit, Record, close_producer, discard_producer, open_producer
+from producer.connection import GroupCommit, close_producer, discard_producer, open_producer
 from producer.metrics import Metrics
+from runtime.batches import Record
 from runtime.kafka import MAX_RECORD_BYTES
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors, mapped, unavailable
 from runtime.known_log import KnownLog

@@ -35,7 +35,7 @@ from marketdata.contract.times import EARLIEST_MS, Clock, parse_time
 from marketdata.errors import InvalidItem
 from marketdata.tick import ChartMode, Frame, TickValues
 from marketdata.wire import encode, frame_key, frame_ticks
-from producer.connection import Record
+from runtime.batches import Record
 from runtime.rejected import HTTP, WHOLE_BODY, headers_of, size_header
 from runtime.settings import Settings
 from runtime.telemetry import TraceContext

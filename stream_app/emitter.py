@@ -16,7 +16,7 @@ from marketdata.candle import Candle
 from marketdata.runs import Record
 from marketdata.tick import Frame
 from marketdata.wire import candle_key, encode
-from runtime import clock
+from runtime import batches, clock
 from runtime.kafka import new_producer
 from runtime.kafka_errors import kafka_errors
 from runtime.rejected import REJECTS_LOST, Rejected, RejectedWriter, Which
@@ -94,6 +94,9 @@ class Metrics:
 #: A round that takes longer is tried again; a restarted broker needs some seconds (seconds).
 CONFIRM_TIMEOUT_SECONDS = 30.0
 
+#: A batch of candles (bytes before compression).
+_BATCH_BYTES: Final = 128 * 1024
+
 
 @dataclass(frozen=True)
 class Outgoing:
@@ -117,13 +120,13 @@ class Emitter:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._producer: AIOKafkaProducer | None = None
+        self._writer: batches.BatchWriter | None = None
         self._rejected = RejectedWriter(settings, Which.TICKS)
 
     async def start(self) -> None:
         """Connect; the broker has already answered."""
-        self._producer = new_producer(
-            self._settings, enable_idempotence=False, compression_type="lz4", max_batch_size=128 * 1024
-        )
+        self._producer = new_producer(self._settings, enable_idempotence=False)
+        self._writer = batches.BatchWriter(self._producer, _BATCH_BYTES)
         await self._producer.start()
 
     async def stop(self) -> None:
@@ -138,22 +141,16 @@ class Emitter:
         Raises:
             KafkaUnavailable, KafkaRefused: when it did not; all must then be sent again.
         """
-        if self._producer is None:
+        if self._writer is None:
             raise RuntimeError("the emitter was not started")
-        producer, topic = self._producer, self._settings.candles_topic
+        topic = self._settings.candles_topic
+        records = [
+            batches.Record(topic, candle_key(candle), encode(candle), candle.emitted, list(headers))
+            for candle, headers in ((each.candle, each.headers) for each in candles)
+        ]
         with kafka_errors(self._settings, topic=topic, right="WRITE"):
             async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):
-                futures = [
-                    await producer.send(
-                        topic,
-                        encode(outgoing.candle),
-                        key=candle_key(outgoing.candle),
-                        timestamp_ms=outgoing.candle.emitted,
-                        headers=outgoing.headers,
-                    )
-                    for outgoing in candles
-                ]
-                await asyncio.gather(*futures)
+                await self._writer.write(records)
 
     async def reject(self, rejected: Sequence[Rejected]) -> None:
         """Write to `ticks.rejected`; see `RejectedWriter.write`."""

@@ -275,7 +275,7 @@ class TopicRestore:
 @asynccontextmanager
 async def restoring_producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
     """An idempotent producer: it preserves the order and writes nothing twice."""
-    producer = new_producer(settings, linger_ms=20, max_batch_size=_BATCH_BYTES, compression_type="lz4")
+    producer = new_producer(settings, linger_ms=20, max_batch_size=_BATCH_BYTES, compression_type="zstd")
     try:
         with kafka_errors(settings):
             await producer.start()

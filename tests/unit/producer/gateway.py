@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from marketdata.errors import KafkaUnavailable
-from producer.connection import Record
+from runtime.batches import Record
 
 
 class InMemoryGateway:

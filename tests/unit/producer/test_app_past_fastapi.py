@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from producer.app import create_app
-from producer.connection import Record
+from runtime.batches import Record
 from runtime.settings import load_settings
 from runtime.telemetry import TRACEPARENT, trace_id_of
 from tests.unit.producer.conftest import KEY, new_settings

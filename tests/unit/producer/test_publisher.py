@@ -6,9 +6,10 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from marketdata.errors import KafkaUnavailable
-from producer.connection import GroupCommit, Record
+from producer.connection import GroupCommit
 from producer.metrics import Metrics
 from producer.publisher import Publisher
+from runtime.batches import Record
 from tests.unit.producer.conftest import new_settings
 
 RECORD = Record("ticks", b"k", b"v", None, [])
@@ -22,9 +23,6 @@ class SilentProducer:
 
     async def partitions_for(self, _topic: str) -> set[int]:
         return {0}
-
-    def create_batch(self) -> list[object]:
-        return []
 
     async def send_batch(self, _batch: object, _topic: str, *, partition: int) -> asyncio.Future[None]:
         confirmation: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -42,15 +40,7 @@ class SlowProducer(SilentProducer):
         return confirmation
 
 
-class Batch(list[object]):
-    """A batch that takes everything."""
-
-    def append(self, **_record: object) -> bool:  # type: ignore[override]  # as aiokafka's BatchBuilder
-        return True
-
-
-def publisher_with(producer: SilentProducer, monkeypatch: pytest.MonkeyPatch) -> Publisher:
-    monkeypatch.setattr(producer, "create_batch", Batch)
+def publisher_with(producer: SilentProducer) -> Publisher:
     publisher = Publisher(new_settings(confirm_timeout_seconds=0.05), Metrics())
     publisher._commit = GroupCommit(producer)
     return publisher
@@ -58,9 +48,9 @@ def publisher_with(producer: SilentProducer, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("error", [None, KafkaConnectionError("gone")])
 async def test_all_that_wait_hear_of_a_failure_and_nobody_waits_after_it(
-    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+    error: Exception | None,
 ) -> None:
-    publisher = publisher_with(SilentProducer(error), monkeypatch)
+    publisher = publisher_with(SilentProducer(error))
 
     # Many run out of time in the same turn of the loop.
     outcomes = await asyncio.gather(*(publisher.publish([RECORD]) for _ in range(50)), return_exceptions=True)
@@ -72,10 +62,8 @@ async def test_all_that_wait_hear_of_a_failure_and_nobody_waits_after_it(
             await publisher.publish([RECORD])
 
 
-async def test_a_later_request_does_not_wait_longer_than_the_first_that_failed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    publisher = publisher_with(SilentProducer(), monkeypatch)
+async def test_a_later_request_does_not_wait_longer_than_the_first_that_failed() -> None:
+    publisher = publisher_with(SilentProducer())
     ended: list[float] = []
 
     first = asyncio.create_task(publisher.publish([RECORD]))
@@ -92,7 +80,7 @@ async def test_what_is_large_gets_more_time_and_so_does_what_waits_behind_it(mon
     """It would come again as large, and never be taken."""
     monkeypatch.setattr("producer.publisher._LEAST_BYTES_PER_SECOND", 10)
     producer = SlowProducer()
-    publisher = publisher_with(producer, monkeypatch)  # its time is 0.05 s, and 0.1 s for each byte
+    publisher = publisher_with(producer)  # its time is 0.05 s, and 0.1 s for each byte
 
     large = asyncio.create_task(publisher.publish([RECORD._replace(value=b"large")]))
     await asyncio.sleep(0)
