@@ -318,7 +318,7 @@ class TickFold(CandleFold):
         """The ticks in order of time, those of one millisecond in order of arrival; call `finish` first."""
         # Sorting is stable: what comes in one millisecond stays in order of arrival.
         ticks = self._with_copies() if self._held_copies else joined(self._parts)
-        if isinstance(ticks, Columns) and ticks.after_ms == sorted(ticks.after_ms):
+        if isinstance(ticks, Columns) and ticks.in_order:
             return ticks
         return sorted(ticks, key=_time)
 

@@ -13,8 +13,8 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata import runs
 from marketdata.offsets import Ranges, from_spans, normalized
+from marketdata.pieces import in_pieces
 from marketdata.refold import CountedTicks, Proof, Refold
 from marketdata.resends import FullMinutes
 from marketdata.runs import Run
@@ -275,7 +275,7 @@ def pieces(ticks: int, count: int, symbols: int) -> list[int]:
     [tick] = forward(1)[0].ticks
     value = encode(msgspec.structs.replace(forward(1)[0], ticks=[tick] * ticks))
     records: list[Any] = [ConsumerRecord("t", 0, n, 0, 0, None, value, None, -1, len(value), ()) for n in range(count)]
-    return [len(piece) for piece in runs.in_pieces(records, symbols)]
+    return [len(piece) for piece in in_pieces(records, symbols)]
 
 
 def test_a_piece_has_runs_of_a_thousand_symbols_but_never_minutes_of_work() -> None:
