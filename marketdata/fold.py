@@ -156,8 +156,11 @@ class CandleFold:
                 self.settle()
         return True
 
-    def add_run(self, part: Part, run: int, passes: Passes) -> None:
-        """Fold what is of this period in a run of frames, as `add` would one by one; none was folded before."""
+    def add_run(self, part: Part, run: int, passes: Passes, *, is_last: bool = False) -> None:
+        """Fold what is of this period in a run of frames, as `add` would one by one; none was folded before.
+
+        With `is_last` nothing more will be added, so its ticks are not held.
+        """
         number = passes.number
         if self._best is not None or self._pass not in (number, -1):
             for offset, frame in zip(part.offsets, part.frames, strict=True):
@@ -175,13 +178,17 @@ class CandleFold:
             touched = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in part.frames}
             self._coarse_frames().forward(number, list(touched), frame)
         self.settle()
+        if not is_last:
+            self._keep(part)
+        # At once, while the ticks are in the processor's cache.
+        if not self._settle_run(frame, part):
+            self._settle_frames([(frame, part.ticks)])
+
+    def _keep(self, part: Part) -> None:
         if records := part.records:
             self._held.add_records(records, len(part))
         else:
             self._held.add(part.ticks)
-        # At once, while the ticks are in the processor's cache.
-        if not self._settle_run(frame, part):
-            self._settle_frames([(frame, part.ticks)])
 
     def _counted(self) -> Counter[Tick]:
         """How often each tick counts, including those held so far."""

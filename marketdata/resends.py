@@ -27,7 +27,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from marketdata.offsets import Ranges, spans
+from marketdata.offsets import Ranges, last_position
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, period_of, same
 from marketdata.wire import decode_frame
 
@@ -353,7 +353,7 @@ class FullMinutes:
     def __init__(self, minutes: Sequence[Counted]) -> None:
         """`minutes` are ascending, those of one source and symbol."""
         self._minutes = minutes
-        self._ends = [spans(minute.ranges[-1:])[0][1] for minute in minutes]
+        self._ends = [last_position(minute.ranges) for minute in minutes]
         self._held: Columns | None = None
         #: How many minutes were given out.
         self.given = 0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from marketdata.offsets import Ranges, from_spans, normalized
 from marketdata.pieces import in_pieces
-from marketdata.refold import CountedTicks, Proof, Refold
+from marketdata.refold import CountedTicks, Proof, Refold, TooManyTicks
 from marketdata.resends import FullMinutes
 from marketdata.runs import Run
 from marketdata.tick import ChartMode, Columns, Frame, Tick
@@ -212,6 +212,15 @@ def test_a_run_refolds_between_holes() -> None:
     assert fold == refolded_frame_by_frame([log], [proof])[proof]
     assert b'"volume":3' in fold[0]
     assert b'"offsets":[[0,1,2],[0,4,4]]' in fold[0]
+
+
+def test_a_minute_whose_proof_ends_with_a_run_holds_no_ticks() -> None:
+    log = list(enumerate(forward(1, 2, 59_999, 60_000, 60_001)))
+    ends, goes_on = Proof("s", "A", T0, ((0, 0, 2),)), Proof("s", "A", T0 + 60_000, ((0, 3, 5),))
+
+    Refold([ends], max_ticks=0).feed(log[:3])
+    with pytest.raises(TooManyTicks):
+        Refold([goes_on], max_ticks=1).feed(log)
 
 
 def test_a_resend_of_the_end_of_a_run_in_the_next_poll_counts_once() -> None:
