@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from marketdata.errors import LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
 from marketdata.offsets import MAX_PARTITION, Ranges, contains, intersection, normalized, position, union
+from marketdata.pieces import in_pieces
 from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
-from marketdata.runs import Chunk, Flows, flows, in_pieces
+from marketdata.runs import Chunk, Flows, flows
 from marketdata.wire import numbered_frames
 from runtime.kafka import Ends
 from runtime.logreader import LogReader, own_log
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 #: the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
 SCAN_RECORDS: Final = 2_000
 
-#: Ticks of the archive that are handed out at once, for the same reason as `marketdata.runs.in_pieces`.
+#: Ticks of the archive that are handed out at once, for the same reason as `marketdata.pieces.in_pieces`.
 _PIECE_TICKS: Final = 1_000
 
 #: Maximum number of ticks that a pass over the log holds while it folds, some 100 MB.
