@@ -19,7 +19,7 @@ import psutil
 from benchmarks.fold import SYMBOLS, arguments, records_of
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
 from marketdata.candle import Candle
-from marketdata.runs import in_pieces
+from marketdata.pieces import in_pieces
 from marketdata.tick import MINUTE_MS, Columns, Ticks, period_of
 from marketdata.wire import decode_frames, encode
 from runtime.process import collect_rarely
