@@ -27,7 +27,7 @@ from psycopg import sql
 from runtime.kafka import new_producer
 from runtime.settings import Settings, load_settings
 from runtime.topics import wait_for_kafka
-from tests import accounting, days, preloaded, shared_servers, tools
+from tests import accounting, days, first_imports, preloaded, shared_servers, tools
 from tests.finished_topics import finish_topics
 from tests.guardian import Guardian, folder_in_memory
 from tests.kafka_log import KafkaLog
@@ -110,6 +110,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(clear_up)
     config.add_cleanup(preloaded.close)
     accounting.start(config, guardian.run)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    first_imports.import_share(session.config)
 
 
 def pytest_collection_finish() -> None:

@@ -57,13 +57,19 @@ class Day:
 
     def beginning(self, hours: int) -> "Day":
         """Its first hours of EURUSD, with the same evening of USDJPY."""
-        end_ms = min(self.bars) // 86_400_000 * 86_400_000 + hours * 3_600_000
-        return Day(
-            f"{hours} hours of {self.name}",
-            read_ticks=lambda: [tick for tick in self.ticks if tick.time_msc < end_ms],
-            read_bars=lambda _: {ts: bar for ts, bar in self.bars.items() if ts < end_ms},
-            read_sparse=lambda: self.sparse,
-        )
+
+        def end_ms() -> int:
+            return min(self.bars) // 86_400_000 * 86_400_000 + hours * 3_600_000
+
+        def ticks() -> list[Tick]:
+            end = end_ms()
+            return [tick for tick in self.ticks if tick.time_msc < end]
+
+        def bars(_: Day) -> Bars:
+            end = end_ms()
+            return {ts: bar for ts, bar in self.bars.items() if ts < end}
+
+        return Day(f"{hours} hours of {self.name}", read_ticks=ticks, read_bars=bars, read_sparse=lambda: self.sparse)
 
     def write_ticks(self, path: Path) -> Path:
         """Write EURUSD as a gzipped CSV of milliseconds."""

@@ -35,13 +35,18 @@ class Stack:
 
     def run(self, *arguments: str, expect: int = 0, timeout_seconds: float = PATIENCE_SECONDS) -> str:
         """Standard output of `tickpipe ARGUMENTS`, whose exit code must be the expected one."""
-        done = preloaded.run(["tickpipe", *arguments, "--data-dir", str(self.data_dir)], timeout=timeout_seconds)
+        return self._run("tickpipe", *arguments, expect=expect, timeout_seconds=timeout_seconds)
+
+    def _run(self, module: str, *arguments: str, expect: int = 0, timeout_seconds: float = PATIENCE_SECONDS) -> str:
+        done = preloaded.run([module, *arguments, "--data-dir", str(self.data_dir)], timeout=timeout_seconds)
         self.said = done.stderr
         assert done.returncode == expect, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def up(self) -> str:
-        return self.run("up", "--detach", "--producer-port", str(self.producer_port))
+    def up(self, *, short_lived: bool = False) -> str:
+        """What the start prints. `short_lived` gives the stack a Kafka that compiles less."""
+        module = "tests.integration.short_lived" if short_lived else "tickpipe"
+        return self._run(module, "up", "--detach", "--producer-port", str(self.producer_port))
 
     def start_to_the_table(self) -> None:
         """Start it without dashboard and archive, and with a Kafka that compiles less; `tickpipe down` stops it."""

@@ -12,12 +12,15 @@ import pytest
 
 from runtime import clock
 from tests import plainhttp, preloaded
-from tests.days import EURUSD_COUNT, GENERATED, eurusd_bars
+from tests.conftest import FULL
+from tests.days import GENERATED
 from tests.integration.stack import Stack
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
-pytestmark = pytest.mark.long(95)
+pytestmark = pytest.mark.long(60)
 
+#: The whole day in full runs. In each, stream_app/test_worker.py folds it, and a sink stores it for the page.
+DAY = GENERATED if FULL else GENERATED.beginning(8)
 
 #: What the start wrote to standard output and to standard error.
 welcomes: dict[Stack, tuple[str, str]] = {}
@@ -26,7 +29,7 @@ welcomes: dict[Stack, tuple[str, str]] = {}
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(tmp_path_factory.mktemp("stack") / "data")
-    welcomes[stack] = stack.up(), stack.said
+    welcomes[stack] = stack.up(short_lived=True), stack.said
     try:
         yield stack
     finally:
@@ -37,12 +40,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="module")
 def ticks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The day as a file."""
-    return GENERATED.write_ticks(tmp_path_factory.mktemp("ticks") / "ticks.csv.gz")
+    return DAY.write_ticks(tmp_path_factory.mktemp("ticks") / "ticks.csv.gz")
 
 
 def test_a_day_goes_in_and_comes_out(stack: Stack, ticks: Path) -> None:
     said = stack.run("send", str(ticks), "--symbol", "EURUSD", "--source", "Dukascopy")
-    assert f"{EURUSD_COUNT:,}" in said
+    assert f"{len(DAY.ticks):,}" in said
     stack.settle()
 
     rows = stack.candles("--symbol", "EURUSD", "--from", "2019-02-04", "--to", "2019-02-05")
@@ -54,8 +57,8 @@ def test_a_day_goes_in_and_comes_out(stack: Stack, ticks: Path) -> None:
 
 def assert_is_the_day(rows: list[dict[str, str]]) -> None:
     ohlc = [(float(row["open"]), float(row["high"]), float(row["low"]), float(row["close"])) for row in rows]
-    assert ohlc == list(eurusd_bars().values())
-    assert sum(int(row["volume"]) for row in rows) == EURUSD_COUNT
+    assert ohlc == list(DAY.bars.values())
+    assert sum(int(row["volume"]) for row in rows) == len(DAY.ticks)
 
 
 @pytest.mark.full  # unit/tickpipe/sending has the forms, test_pipeline.py the sparse quotes
@@ -95,7 +98,7 @@ def test_a_tampered_row_is_found_and_mended(stack: Stack) -> None:
 
     with psycopg.connect(stack.status()["database_url"]) as connection:
         connection.execute(
-            "UPDATE market_data SET high = high + 1 WHERE ts = '2019-02-04 12:00Z' AND source = 'Dukascopy'"
+            "UPDATE market_data SET high = high + 1 WHERE ts = '2019-02-04 04:00Z' AND source = 'Dukascopy'"
         )
 
     report = json.loads(stack.run("verify", "--json", expect=1))
@@ -106,10 +109,10 @@ def test_a_tampered_row_is_found_and_mended(stack: Stack) -> None:
 
 def test_a_stretch_that_was_lost_comes_back_by_a_replay(stack: Stack) -> None:
     stack.sql(
-        "DELETE FROM market_data WHERE source = 'Dukascopy' AND ts BETWEEN '2019-02-04 10:10Z' AND '2019-02-04 10:15Z'"
+        "DELETE FROM market_data WHERE source = 'Dukascopy' AND ts BETWEEN '2019-02-04 04:10Z' AND '2019-02-04 04:15Z'"
     )
     said = stack.run(
-        "replay", "--from", "2019-02-04T10:10:30", "--to", "2019-02-04T10:20", "--margin", "1m",
+        "replay", "--from", "2019-02-04T04:10:30", "--to", "2019-02-04T04:20", "--margin", "1m",
         "--symbol", "EURUSD", "--source", "Dukascopy", "--yes",
     )  # fmt: skip
     assert "10 candles checked, 10 equal, 0 different" in said
@@ -183,7 +186,7 @@ def test_who_sends_is_listed_and_two_servers_under_one_source_are_warned_about(s
     }
     # By receipt: the day that was sent is one of 2019.
     [day] = [row for row in senders(stack) if row["source"] == "Dukascopy"]
-    assert (day["ea"], day["ticks"]) == ("tickpipe-send", EURUSD_COUNT)
+    assert (day["ea"], day["ticks"]) == ("tickpipe-send", len(DAY.ticks))
     shown = stack.run("senders")
     assert "Several servers send under the source Shared" in stack.said
     assert "Broker-Real 2" in shown
@@ -201,7 +204,7 @@ def test_the_chart_and_its_candles_are_served(stack: Stack) -> None:
     answer = plainhttp.get(f"{url}/candles?symbol=EURUSD&source=Dukascopy&timeframe=D1").json()
 
     assert "<title>Tickpipe</title>" in page.text
-    assert [(c["ts"], c["volume"]) for c in answer["candles"]] == [("2019-02-04T00:00:00Z", EURUSD_COUNT)]
+    assert [(c["ts"], c["volume"]) for c in answer["candles"]] == [("2019-02-04T00:00:00Z", len(DAY.ticks))]
 
 
 def test_the_stock_questions_are_answered(stack: Stack) -> None:

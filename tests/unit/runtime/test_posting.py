@@ -336,3 +336,19 @@ def test_an_authority_of_ones_own_is_trusted_when_it_is_named(tmp_path: Path, mo
                 assert connection.get(url).status == 200
         finally:
             server.shutdown()
+
+
+def test_an_address_without_tls_reads_no_authorities(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[ssl.SSLContext] = []
+    usual = ssl.create_default_context
+
+    def watched(**options: Any) -> ssl.SSLContext:
+        made.append(usual(**options))
+        return made[-1]
+
+    monkeypatch.setattr(ssl, "create_default_context", watched)
+    with Connection(server.url, {}) as connection:
+        connection.get(server.url)
+    assert made == []
+    with Connection("https://127.0.0.1", {}):
+        assert len(made) == 1
