@@ -11,6 +11,7 @@ from itertools import accumulate, chain, compress, islice
 from operator import add, attrgetter, eq, itemgetter
 from typing import Protocol, Self, cast, overload
 
+from marketdata.heads import HeadFrames
 from marketdata.resends import repeats
 from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks, is_deal, period_of
 from marketdata.wire import MIN_TICKS
@@ -95,6 +96,12 @@ def too_few(chunk: Chunk, symbols: int) -> bool:
     return len(chunk) < MIN_TICKS * symbols and not (chunk and isinstance(chunk[0][1].ticks, Columns))
 
 
+def _are_alike(frames: Sequence[Frame]) -> bool:
+    if isinstance(frames, HeadFrames):
+        return frames.are_alike
+    return len(frames) < 2 or len(set(map(_form, frames))) < 2
+
+
 class Run:
     """Frames of one source and symbol that follow each other in the log, of one form and without a resend inside.
 
@@ -138,9 +145,9 @@ class Run:
             run = cls(offsets, frames, frames.starts)
             in_order = run.take_columns([frames.ticks])
         else:
-            parts = [frame.ticks for frame in frames]
+            parts = frames.ticks if isinstance(frames, HeadFrames) else [frame.ticks for frame in frames]
             lengths = list(map(len, parts))
-            if sum(lengths) < MIN_TICKS or (len(frames) > 1 and len(set(map(_form, frames))) > 1):
+            if sum(lengths) < MIN_TICKS or not _are_alike(frames):
                 return None
             run = cls(offsets, frames, None if sum(lengths) == len(frames) else [0, *accumulate(lengths[:-1])])
             kinds = set(map(type, parts))
