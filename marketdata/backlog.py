@@ -4,10 +4,11 @@ Decoded as a whole, a poll of thousands of records leaves the processor's cache 
 records of one symbol are decoded and folded right away, whatever the number of symbols.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from marketdata.heads import Head, HeadFrames, beginning
+from marketdata.heads import SEAM, Head, HeadFrames
 from marketdata.runs import Record
 from marketdata.wire import MIN_TICKS
 
@@ -19,6 +20,12 @@ _SINGLE_BYTES: Final = 300
 
 #: Records of one symbol that are decoded and folded at once.
 FLOW_RECORDS: Final = 500
+
+#: Records that are folded together when they are of many symbols: more take longer than other work may wait.
+_MAX_TOGETHER: Final = 100_000
+
+#: Single ticks of one symbol that are well worth being sorted out.
+_WELL_WORTH: Final = 2 * MIN_TICKS
 
 #: Beginnings that are remembered, more than any broker has symbols. A sender could vary them without end.
 _MAX_HEADS: Final = 50_000
@@ -41,31 +48,35 @@ class Sorter:
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head | None] = {}
-        #: Symbols in the newest poll that was sorted.
-        self.symbols = 0
+        # Beginnings in the newest large poll of single ticks.
+        self._symbols = 0
+
+    def wants_more(self, count: int) -> bool:
+        """Whether `count` records have so few ticks of each symbol that they should wait for others of the backlog."""
+        worth = self._symbols * MIN_TICKS <= _MAX_TOGETHER
+        return worth and count < min(self._symbols * _WELL_WORTH, _MAX_TOGETHER)
 
     def sort(self, records: Sequence[Record]) -> list[tuple[Head, list[Record]]] | None:
         """The records of each symbol, in their order; None when the poll is better folded in the order of the log."""
         if len(records) < MIN_RECORDS:
             return None
-        by_beginning: dict[bytes, list[Record]] = {}
+        by_beginning: defaultdict[bytes, list[Record]] = defaultdict(list)
         size = 0
         for record in records:
             value = record.value
             if value is None:
                 return None
             size += len(value)
-            begins = beginning(value)
-            found = by_beginning.get(begins)
-            if found is None:
-                by_beginning[begins] = [record]
-            else:
-                found.append(record)
-        if size > _SINGLE_BYTES * len(records) or len(by_beginning) * MIN_TICKS > len(records):
+            by_beginning[value[: value.find(SEAM)]].append(record)
+        if size > _SINGLE_BYTES * len(records):
+            self._symbols = 0
+            return None
+        self._symbols = len(by_beginning)
+        if self._symbols * MIN_TICKS > len(records):
             return None
         return self._with_heads(by_beginning)
 
-    def _with_heads(self, by_beginning: dict[bytes, list[Record]]) -> list[tuple[Head, list[Record]]] | None:
+    def _with_heads(self, by_beginning: Mapping[bytes, list[Record]]) -> list[tuple[Head, list[Record]]] | None:
         if len(self._heads) > _MAX_HEADS:
             self._heads.clear()
         flows, keys = [], set()

@@ -14,11 +14,11 @@ from marketdata.errors import InvalidFrame
 from marketdata.tick import Frame, RecordColumns, Tick, Ticks, TimeMsc
 from marketdata.wire import decode_all, decode_frame
 
-#: Here ends what all records of a symbol have in common. In a name its quotes would have backslashes.
-_SEAM: Final = b'"request":'
+#: Before it is what all records of a symbol have in common. In a name its quotes would have backslashes.
+SEAM: Final = b'"request":'
 
 #: Completes any beginning to a record.
-_PROBE: Final = _SEAM + b'"","received":0,"ticks":[[0,0,0,0,0,0]]}'
+_PROBE: Final = SEAM + b'"","received":0,"ticks":[[0,0,0,0,0,0]]}'
 
 
 class _Rest(Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
@@ -31,11 +31,6 @@ class _Rest(Struct, gc=False, forbid_unknown_fields=True, kw_only=True):
 
 
 _rests: Final = msgspec.json.Decoder(list[_Rest])
-
-
-def beginning(value: bytes) -> bytes:
-    """The part of a record that its symbol's other records begin with as well."""
-    return value[: value.find(_SEAM)]
 
 
 class Head:

@@ -96,12 +96,6 @@ def too_few(chunk: Chunk, symbols: int) -> bool:
     return len(chunk) < MIN_TICKS * symbols and not (chunk and isinstance(chunk[0][1].ticks, Columns))
 
 
-def _are_alike(frames: Sequence[Frame]) -> bool:
-    if isinstance(frames, HeadFrames):
-        return frames.are_alike
-    return len(frames) < 2 or len(set(map(_form, frames))) < 2
-
-
 class Run:
     """Frames of one source and symbol that follow each other in the log, of one form and without a resend inside.
 
@@ -147,7 +141,9 @@ class Run:
         else:
             parts = frames.ticks if isinstance(frames, HeadFrames) else [frame.ticks for frame in frames]
             lengths = list(map(len, parts))
-            if sum(lengths) < MIN_TICKS or not _are_alike(frames):
+            if sum(lengths) < MIN_TICKS:
+                return None
+            if not (frames.are_alike if isinstance(frames, HeadFrames) else len(set(map(_form, frames))) == 1):
                 return None
             run = cls(offsets, frames, None if sum(lengths) == len(frames) else [0, *accumulate(lengths[:-1])])
             kinds = set(map(type, parts))
@@ -209,7 +205,10 @@ class Run:
             ends, begins = [times[start - 1] for start in starts[1:]], [times[start] for start in starts[1:]]
         # Found without a call of Python's for each frame, and those alone are looked at: frames of columns have to be
         # made.
-        touching = compress(range(1, len(frames)), map(eq, ends, begins))
+        touching: Iterable[int] = compress(range(1, len(frames)), map(eq, ends, begins))
+        if starts is None:
+            bid, ask = self.bid, self.ask
+            touching = (at for at in touching if bid[at] == bid[at - 1] and ask[at] == ask[at - 1])
         return any(repeats(frames[at - 1], frames[at], frames[at].ticks[0].time_msc) for at in touching)
 
     def __len__(self) -> int:

@@ -41,8 +41,25 @@ class Partition:
     number: int
     window: Window
     rejected: list[Rejected] = field(default_factory=list)
+    #: Of a backlog of many symbols: records that are folded with those that come next.
+    held: list[Record] = field(default_factory=list)
     #: The record before the position.
     last: Record | None = None
+
+    @property
+    def position(self) -> int:
+        """The offset after the last record that was read."""
+        return self.held[-1].offset + 1 if self.held else self.window.position
+
+    def hold(self, records: Sequence[Record]) -> None:
+        """Keep what follows on what was read for the next fold; until then it counts as read by nobody."""
+        self.held += records
+        self.last = records[-1]
+
+    def release_held(self) -> list[Record]:
+        """What was held, which is to be folded now."""
+        held, self.held = self.held, []
+        return held
 
     @property
     def safe_offset(self) -> int:

@@ -136,7 +136,7 @@ class Worker:
                 self._partitions.pop(number, None)
                 return
         else:
-            position = partition.window.position
+            position = partition.position
             if records[0].offset < position and (end := self._offsets.end(number)) < position:
                 # Not the same records again, as after a seek, but others: they must not be taken for the previous ones.
                 raise LogShortened(f"partition {number} was read up to offset {position} and ends at {end}")
@@ -145,12 +145,25 @@ class Worker:
             await self._check_gap(number, position, records[0].offset)
         if self._partitions.get(number) is not partition:
             return  # revoked during the check
+        if partition.held and records[0].offset != partition.position:
+            # A hole, or the same records again.
+            self._fold(partition, partition.release_held())
+        if self._waits_for_more(partition, records):
+            partition.hold(records)
+        else:
+            self._fold(partition, [*partition.release_held(), *records] if partition.held else records)
+        if partition.rejected and partition.has_many_rejected:
+            await self.write_rejected()
+
+    def _waits_for_more(self, partition: Partition, records: Sequence[Record]) -> bool:
+        is_behind = self._offsets.end(partition.number) - records[-1].offset > _BEHIND_RECORDS
+        return is_behind and self._decoding.sorter.wants_more(len(partition.held) + len(records))
+
+    def _fold(self, partition: Partition, records: Sequence[Record]) -> None:
         ticks = partition.fold(records, self._decoding, self._live_since_ms, time.monotonic())
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
         self._folded.set()
-        if partition.rejected and partition.has_many_rejected:
-            await self.write_rejected()
 
     async def _check_gap(self, number: int, expected: int, first: int) -> None:
         # Offsets may be missing for good reasons (retention, transaction markers). Records that are there but were
@@ -190,7 +203,7 @@ class Worker:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
         """
         partition = self._partitions.get(number)
-        if partition is not None and partition.safe_offset < partition.window.position:
+        if partition is not None and (partition.held or partition.safe_offset < partition.window.position):
             return
         first = self._offsets.committed(number) or 0 if partition is None else partition.safe_offset
         async with TickLog(self._settings) as tick_log:

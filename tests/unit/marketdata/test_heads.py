@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.backlog import MIN_RECORDS, Flow, Sorter, parts_of
-from marketdata.heads import Head, beginning
+from marketdata.heads import SEAM, Head
 from marketdata.tick import Columns, Frame, Tick
 from marketdata.wire import decode_frame, decode_frames, encode
 
@@ -22,6 +22,10 @@ def frame(number: int = 0, **changed: Any) -> Frame:
         "received": T0 + number, "ticks": [Tick(T0 + number, 1.0, 2.0, 0.0, 0.0, 6)],
     }  # fmt: skip
     return Frame(**(given | changed))
+
+
+def beginning(record: bytes) -> bytes:
+    return record[: record.find(SEAM)]
 
 
 def by_head(value: bytes) -> Frame | None:
