@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from marketdata.heads import SEAM, Head, HeadFrames
-from marketdata.runs import Record
-from marketdata.wire import MIN_TICKS
+from marketdata.runs import Chunk, Flows, Record, flows, in_pieces
+from marketdata.wire import MIN_TICKS, numbered_frames
 
 #: Fewer records are live flow: they are folded in the order of the log, and not sorted.
 MIN_RECORDS: Final = 1_000
@@ -95,3 +95,31 @@ class Sorter:
 def parts_of(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """The records of one symbol in parts, which are decoded and folded one after the other."""
     return (records[begin : begin + FLOW_RECORDS] for begin in range(0, len(records), FLOW_RECORDS))
+
+
+def numbered_chunks(begin: int, records: Sequence[Record]) -> Iterator[Chunk]:
+    """The frames of a poll in pieces, numbered by their offsets from `begin` on, without records that are none."""
+    for piece in in_pieces(records):
+        yield _numbered(begin, piece)
+
+
+def numbered_flows(sorter: Sorter, begin: int, records: Sequence[Record]) -> Iterator[tuple[int, Flows]]:
+    """The same by source and symbol, each part with the number up to which all are in it and those before it."""
+    by_symbol = sorter.sort(records)
+    if by_symbol is None:
+        for piece in in_pieces(records):
+            yield begin + piece[-1].offset, flows(_numbered(begin, piece))
+        return
+    for head, of_symbol in by_symbol:
+        for part in parts_of(of_symbol):
+            numbers = [begin + record.offset for record in part]
+            frames = head.frames([record.value for record in part if record.value is not None])
+            if frames is not None:
+                yield begin + records[0].offset - 1, {head.key: (numbers, frames)}
+            else:
+                yield begin + records[0].offset - 1, flows(_numbered(begin, part))
+    yield begin + records[-1].offset, {}
+
+
+def _numbered(begin: int, records: Sequence[Record]) -> Chunk:
+    return numbered_frames([(begin + record.offset, record.value) for record in records])
