@@ -11,6 +11,7 @@ from itertools import accumulate, chain, compress, islice
 from operator import add, attrgetter, eq, itemgetter
 from typing import Protocol, Self, cast, overload
 
+from marketdata.heads import HeadFrames
 from marketdata.resends import repeats
 from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks, chained, is_deal, period_of
 from marketdata.wire import MIN_TICKS
@@ -130,9 +131,11 @@ class Run:
             run = cls(offsets, frames, frames.starts)
             in_order = run.take_columns([frames.ticks])
         else:
-            parts = [frame.ticks for frame in frames]
+            parts = frames.ticks if isinstance(frames, HeadFrames) else [frame.ticks for frame in frames]
             lengths = list(map(len, parts))
-            if sum(lengths) < MIN_TICKS or (len(frames) > 1 and len(set(map(_form, frames))) > 1):
+            if sum(lengths) < MIN_TICKS:
+                return None
+            if not (frames.are_alike if isinstance(frames, HeadFrames) else len(set(map(_form, frames))) == 1):
                 return None
             run = cls(offsets, frames, None if sum(lengths) == len(frames) else [0, *accumulate(lengths[:-1])])
             kinds = set(map(type, parts))
@@ -196,7 +199,10 @@ class Run:
             ends, begins = [times[start - 1] for start in starts[1:]], [times[start] for start in starts[1:]]
         # Found without a call of Python's for each frame, and those alone are looked at: frames of columns have to be
         # made.
-        touching = compress(range(1, len(frames)), map(eq, ends, begins))
+        touching: Iterable[int] = compress(range(1, len(frames)), map(eq, ends, begins))
+        if starts is None:
+            bid, ask = self.bid, self.ask
+            touching = (at for at in touching if bid[at] == bid[at - 1] and ask[at] == ask[at - 1])
         return any(repeats(frames[at - 1], frames[at], frames[at].ticks[0].time_msc) for at in touching)
 
     def __len__(self) -> int:

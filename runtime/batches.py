@@ -95,6 +95,9 @@ class BatchWriter:
             self._partitions.clear()
 
     def _partition_of(self, topic: str, key: bytes) -> int:
+        # The key of a candle comes again for a minute only, and hashing takes a tenth of publishing it.
+        if self._partition_counts[topic] == 1:
+            return 0
         partition = self._partitions.get((topic, key))
         if partition is None:
             # Kafka's default for records with a key, so that other producers agree.

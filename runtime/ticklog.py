@@ -13,13 +13,12 @@ from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from marketdata.backlog import Sorter, numbered_chunks, numbered_flows
 from marketdata.errors import LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
 from marketdata.offsets import MAX_PARTITION, Ranges, contains, intersection, normalized, position, union
-from marketdata.pieces import in_pieces
 from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
-from marketdata.runs import Chunk, Flows, flows
-from marketdata.wire import numbered_frames
+from marketdata.runs import Chunk, Flows, Record
 from runtime.kafka import Ends
 from runtime.logreader import LogReader, own_log
 from runtime.settings import Settings
@@ -295,8 +294,8 @@ class TickLog:
             LogTruncated: when the next offset to read is held no more.
             ArchiveUnavailable, ArchiveDamaged: when the archive is needed and cannot be read.
         """
-        found = self._read(partition, first, last, partial(self._archived_chunks, series=series), on_progress)
-        async for chunk in found:
+        archived = partial(self._archived_chunks, series=series)
+        async for chunk in self._read(partition, first, last, archived, numbered_chunks, on_progress=on_progress):
             yield chunk
 
     async def _read_flows(
@@ -311,14 +310,9 @@ class TickLog:
 
         Raises: as `read`.
         """
-        reached = position(partition, first) - 1
-        found = self._read(partition, first, last, partial(self._archived_flows, series=series), on_progress)
-        async for part in found:
-            if isinstance(part, tuple):
-                reached, fed = part
-            else:
-                reached, fed = part[-1][0] if part else reached, flows(part)
-            yield reached, fed
+        archived, recorded = partial(self._archived_flows, series=series), partial(numbered_flows, Sorter())
+        async for part in self._read(partition, first, last, archived, recorded, on_progress=on_progress):
+            yield part
 
     async def _read(
         self,
@@ -326,9 +320,11 @@ class TickLog:
         first: int,
         last: int,
         archived: Callable[[int, int, int], AsyncIterator[tuple[int, T]]],
+        recorded: Callable[[int, Sequence[Record]], Iterable[T]],
+        *,
         on_progress: Progress | None,
-    ) -> AsyncIterator[T | Chunk]:
-        """What `archived` gives of the archive, with the number of records in each, and of Kafka chunks."""
+    ) -> AsyncIterator[T]:
+        """What `archived` gives of the archive, with the number of records in each, and `recorded` of Kafka's polls."""
         while first <= last:
             in_archive = await self._last_in_archive(partition, first, last)
             if in_archive is not None:
@@ -340,9 +336,8 @@ class TickLog:
                 continue
             try:
                 async for records in self._reader.read(self._topic, partition, first, last):
-                    begin = position(partition, 0)
-                    for piece in in_pieces(records):
-                        yield numbered_frames([(begin + record.offset, record.value) for record in piece])
+                    for part in recorded(position(partition, 0), records):
+                        yield part
                     first = records[-1].offset + 1
                     if on_progress is not None:
                         on_progress(len(records))

@@ -12,6 +12,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from marketdata.backlog import Flow
 from marketdata.candle import Candle
 from marketdata.runs import Record
 from marketdata.tick import Frame
@@ -186,6 +187,16 @@ def note_origins(
             received_ms = frames[bisect_left(frames, (offset,))][1].received
             headers = records[bisect_left(records, offset, key=_OFFSET)].headers
         period.origin = Origin(received_ms, wall_ms, headers, _others(period.origin) if links else ())
+
+
+def note_flow_origins(window: Window, flow: Flow, *, wall_ms: int, links: bool) -> None:
+    """The same for the records of one symbol."""
+    for period in window.touched():
+        offset = period.fold.last_offset
+        if offset >= flow.offsets[0]:
+            at = bisect_left(flow.offsets, offset)
+            others = _others(period.origin) if links else ()
+            period.origin = Origin(flow.frames.received(at), wall_ms, flow.records[at].headers, others)
 
 
 def _others(before: Origin | None) -> tuple[TraceContext, ...]:

@@ -3,9 +3,10 @@
 Time enters as arguments only: `wall_ms` is the clock (UTC epoch milliseconds), `now` a monotonic one (seconds).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from marketdata.backlog import Flow
 from marketdata.candle import Candle
 from marketdata.fold import CandleFold, split_by_period
 from marketdata.resends import Passes
@@ -125,8 +126,10 @@ class Window:
         """Ticks held in memory in case they are sent again."""
         return sum(period.fold.ticks_held for period in self._periods())
 
-    def feed(self, first: int, last: int, chunks: Iterable[Chunk], *, now: float) -> int:
+    def feed(self, first: int, last: int, chunks: Iterable[Chunk | Flow], *, now: float) -> int:
         """Fold one poll that read the offsets `first` to `last`; records that are no frames are left out of `chunks`.
+
+        A chunk is in the order of the log; flows, of which each symbol's are, may come in any order.
 
         Returns the number of ticks that were folded. Records read before are skipped.
         """
@@ -137,22 +140,24 @@ class Window:
         self.position = max(self.position, last + 1)
         return ticks_folded
 
-    def _fold_chunk(self, chunk: Chunk, now: float) -> int:
+    def _fold_chunk(self, chunk: Chunk | Flow, now: float) -> int:
         self._chunk += 1
         self._touched = []
+        if isinstance(chunk, Flow):
+            return self._fold_flow(chunk.key, chunk.offsets, chunk.frames, now)
         if too_few(chunk, self._ticking):
             ticks_folded = self._fold_each(chunk, now)
             self._ticking = len(self._touched)
             return ticks_folded
-        ticks_folded, by_key = 0, flows(chunk, self.position)
+        by_key = flows(chunk, self.position)
         self._ticking = len(by_key)
-        for key, flow in by_key.items():
-            whole = Run.of(*flow)
-            if whole is None:
-                ticks_folded += self._fold_each(zip(*flow, strict=True), now)
-            else:
-                ticks_folded += self._fold_run(key, whole, now)
-        return ticks_folded
+        return sum(self._fold_flow(key, *flow, now) for key, flow in by_key.items())
+
+    def _fold_flow(self, key: tuple[str, str], offsets: Sequence[int], frames: Sequence[Frame], now: float) -> int:
+        whole = Run.of(offsets, frames)
+        if whole is None:
+            return self._fold_each(zip(offsets, frames, strict=True), now)
+        return self._fold_run(key, whole, now)
 
     def _fold_each(self, frames: Iterable[tuple[int, Frame]], now: float) -> int:
         run, width_ms, number, position, ticks_folded = self._run, self._width_ms, self._chunk, self.position, 0

@@ -3,34 +3,27 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 
-from marketdata.errors import InvalidFrame, KafkaRefused, KafkaUnavailable, LogShortened, MissedRecords, TickpipeError
-from marketdata.pieces import in_pieces
-from marketdata.runs import Chunk, Record
+from marketdata.errors import KafkaRefused, KafkaUnavailable, LogShortened, MissedRecords, TickpipeError
+from marketdata.runs import Record
 from marketdata.timeframes import M1, Timeframe
-from marketdata.wire import decode_frame, decode_frames
 from runtime import clock
 from runtime.logreader import changed_records
-from runtime.rejected import Rejected
 from runtime.service import pause_after
 from runtime.settings import Settings
-from runtime.telemetry import NoTelemetry, Telemetry, seconds_between, trace_id_of
+from runtime.telemetry import NoTelemetry, Telemetry
 from runtime.ticklog import TickLog
-from stream_app.emitter import Emitter, Metrics, note_confirmed, note_origins, outgoing
+from stream_app.emitter import Emitter, Metrics, note_confirmed, outgoing
+from stream_app.partition import Decoding, Partition
 from stream_app.window import Emission, Window
 
 log = structlog.get_logger(__name__)
-
-#: Maximum number of rejected records that wait to be written, and of their bytes; with more, folding pauses.
-_MAX_WAITING_REJECTS = 500
-_MAX_WAITING_BYTES = 32 * 1024 * 1024
-
 
 #: A worker that is further behind the end of the log catches up (records).
 _BEHIND_RECORDS = 20_000
@@ -51,32 +44,11 @@ _IDLE_SECONDS = 0.2
 _SYMBOLS_AS_A_CANDLE = 25
 
 
-@dataclass
-class _Partition:
-    number: int
-    window: Window
-    rejected: list[Rejected] = field(default_factory=list)
-    #: The record before the position.
-    last: Record | None = None
-
-    @property
-    def safe_offset(self) -> int:
-        """The committable offset: everything below is published and needed by no open minute."""
-        safe = self.window.safe_offset
-        return min(safe, self.rejected[0].record.offset) if self.rejected else safe
-
-    @property
-    def has_many_rejected(self) -> bool:
-        """Whether more rejected records wait to be written than may be held in memory."""
-        waiting_bytes = sum(rejected.size_bytes for rejected in self.rejected)
-        return len(self.rejected) > _MAX_WAITING_REJECTS or waiting_bytes > _MAX_WAITING_BYTES
-
-
 @dataclass(frozen=True)
 class _Round:
     """What is in flight to the broker for one partition."""
 
-    partition: _Partition
+    partition: Partition
     emissions: list[Emission]
 
 
@@ -93,7 +65,7 @@ class Offsets(Protocol):
         """The end of the partition as of its newest poll."""
 
 
-def _compare(partition: _Partition, records: Sequence[Record]) -> None:
+def _compare(partition: Partition, records: Sequence[Record]) -> None:
     # A shortened log may have grown past what was read of it before the first poll tells.
     last = partition.last
     if last is not None and any(record.offset == last.offset and record.value != last.value for record in records):
@@ -119,7 +91,8 @@ class Worker:
         self._metrics = metrics
         self._offsets = offsets
         self._telemetry = telemetry or NoTelemetry()
-        self._partitions: dict[int, _Partition] = {}
+        self._decoding = Decoding(settings.ticks_topic, metrics, self._telemetry.is_on)
+        self._partitions: dict[int, Partition] = {}
         self._publishing = asyncio.Lock()
         self._storing_rejected = asyncio.Lock()
         # What was received before the partitions were assigned is not timed: it waited for a reader.
@@ -153,7 +126,7 @@ class Worker:
                 log=self._log_name, partition=number, grace_ms=int(self._settings.grace_seconds * 1000),
                 timeframe=self._timeframe,
             )  # fmt: skip
-            partition = self._partitions[number] = _Partition(number, window)
+            partition = self._partitions[number] = Partition(number, window)
             try:
                 await self._check_gap(number, self._offsets.committed(number) or 0, records[0].offset)
             except MissedRecords:
@@ -163,7 +136,7 @@ class Worker:
                 self._partitions.pop(number, None)
                 return
         else:
-            position = partition.window.position
+            position = partition.position
             if records[0].offset < position and (end := self._offsets.end(number)) < position:
                 # Not the same records again, as after a seek, but others: they must not be taken for the previous ones.
                 raise LogShortened(f"partition {number} was read up to offset {position} and ends at {end}")
@@ -172,15 +145,25 @@ class Worker:
             await self._check_gap(number, position, records[0].offset)
         if self._partitions.get(number) is not partition:
             return  # revoked during the check
-        chunks = self._chunks(records, partition)
-        ticks = partition.window.feed(records[0].offset, records[-1].offset, chunks, now=time.monotonic())
-        if partition.window.position == records[-1].offset + 1:
-            partition.last = records[-1]
+        if partition.held and records[0].offset != partition.position:
+            # A hole, or the same records again.
+            self._fold(partition, partition.release_held())
+        if self._waits_for_more(partition, records):
+            partition.hold(records)
+        else:
+            self._fold(partition, [*partition.release_held(), *records] if partition.held else records)
+        if partition.rejected and partition.has_many_rejected:
+            await self.write_rejected()
+
+    def _waits_for_more(self, partition: Partition, records: Sequence[Record]) -> bool:
+        is_behind = self._offsets.end(partition.number) - records[-1].offset > _BEHIND_RECORDS
+        return is_behind and self._decoding.sorter.wants_more(len(partition.held) + len(records))
+
+    def _fold(self, partition: Partition, records: Sequence[Record]) -> None:
+        ticks = partition.fold(records, self._decoding, self._live_since_ms, time.monotonic())
         self._metrics.records.inc(len(records))
         self._metrics.ticks.inc(ticks)
         self._folded.set()
-        if partition.rejected and partition.has_many_rejected:
-            await self.write_rejected()
 
     async def _check_gap(self, number: int, expected: int, first: int) -> None:
         # Offsets may be missing for good reasons (retention, transaction markers). Records that are there but were
@@ -220,7 +203,7 @@ class Worker:
             KafkaUnavailable: when the broker does not answer; the call can be repeated.
         """
         partition = self._partitions.get(number)
-        if partition is not None and partition.safe_offset < partition.window.position:
+        if partition is not None and (partition.held or partition.safe_offset < partition.window.position):
             return
         first = self._offsets.committed(number) or 0 if partition is None else partition.safe_offset
         async with TickLog(self._settings) as tick_log:
@@ -234,40 +217,6 @@ class Worker:
         elif partition.window.position == first:
             # Read to the end, where nothing was; the next round releases it.
             partition.window.feed(first, end - 1, [], now=time.monotonic())
-
-    def _chunks(self, records: Sequence[Record], partition: _Partition) -> Iterator[Chunk]:
-        for some in in_pieces(records, partition.window.symbols):
-            frames = self._frames(some, partition)
-            yield frames
-            # The window asks for the next ones when it has folded these.
-            self._note(partition.window, some, frames)
-
-    def _note(self, window: Window, records: Sequence[Record], frames: Chunk) -> None:
-        if not frames:
-            return
-        wall_ms = clock.now_ms()
-        note_origins(window, records, frames, wall_ms=wall_ms, links=self._telemetry.is_on)
-        if (received_ms := frames[0][1].received) >= self._live_since_ms:
-            self._metrics.stages.labels("folded").observe(seconds_between(received_ms, wall_ms))
-
-    def _frames(self, records: Sequence[Record], partition: _Partition) -> Chunk:
-        frames = decode_frames([record.value for record in records])
-        if frames is not None:
-            return [(record.offset, frame) for record, frame in zip(records, frames, strict=True)]
-        found = []
-        for record in records:
-            try:
-                found.append((record.offset, decode_frame(record.value)))
-            except InvalidFrame as exc:
-                self._metrics.rejected.inc()
-                log.warning(
-                    "A record of the ticks topic is no frame; it is stored in the topic of rejected ticks.",
-                    action="record_rejected", partition=partition.number, offset=record.offset, reason=str(exc),
-                    trace_id=trace_id_of(record.headers),
-                )  # fmt: skip
-                topic = self._settings.ticks_topic
-                partition.rejected.append(Rejected(topic, partition.number, record, str(exc)))
-        return found
 
     async def publish_next(self) -> None:
         """Publish as soon as something is folded, or after a while, since minutes close by the clock; then pause."""
@@ -349,7 +298,7 @@ class Worker:
         )
         return sum(max(0, records) for records in behind) > _BEHIND_RECORDS
 
-    def _take(self, partition: _Partition, closed_only: bool) -> _Round:
+    def _take(self, partition: Partition, closed_only: bool) -> _Round:
         emissions = partition.window.emissions(wall_ms=clock.now_ms(), now=time.monotonic(), closed_only=closed_only)
         return _Round(partition, emissions)
 

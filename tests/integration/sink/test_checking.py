@@ -139,7 +139,7 @@ async def test_a_check_goes_on_where_it_broke_off(
     await folded(settings, 3)
     monkeypatch.setattr("sink.completeness._BATCH_PERIODS", 1)
     monkeypatch.setattr("marketdata.refold.BRIDGE_RECORDS", 0)
-    monkeypatch.setattr("runtime.ticklog.in_pieces", lambda records: ([record] for record in records))
+    monkeypatch.setattr("marketdata.backlog.in_pieces", lambda records: ([record] for record in records))
     pauses = 0
 
     async def fail_once() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 from aiokafka.structs import ConsumerRecord
@@ -203,3 +203,87 @@ async def test_a_worker_that_catches_up_or_is_not_confirmed_pauses_for_the_whole
     offsets.last = 1_000_000
     await worker.fold(0, [record(0, T0)])
     assert await worker.publish() == 0.2
+
+
+def of_four_symbols(first: int, count: int) -> list[Record]:
+    return [record(n, T0 + n, f"SYM{n % 4}") for n in range(first, first + count)]
+
+
+@pytest.fixture
+def catching_up(monkeypatch: pytest.MonkeyPatch) -> tuple[Worker, Metrics, Offsets]:
+    """A worker far behind a log of four symbols, of which a poll of a few records counts as a large one."""
+    monkeypatch.setattr("marketdata.backlog.MIN_RECORDS", 4)
+    monkeypatch.setattr("stream_app.worker.TickLog", WholeLog)
+    offsets, metrics, emitted = Offsets(), Metrics(), cast(Any, Emitted())
+    offsets.last = 1_000_000
+    worker = Worker(load_settings(), emitter=emitted, metrics=metrics, offsets=offsets, log_name="c/ticks")
+    return worker, metrics, offsets
+
+
+def folded_ticks(metrics: Metrics) -> float:
+    value = metrics.registry.get_sample_value("tickpipe_stream_ticks_total")
+    assert value is not None
+    return value
+
+
+async def test_a_backlog_of_many_symbols_is_folded_when_it_has_some_ticks_of_each(
+    catching_up: tuple[Worker, Metrics, Offsets],
+) -> None:
+    worker, metrics, offsets = catching_up
+    await worker.fold(0, of_four_symbols(0, 8))
+    assert folded_ticks(metrics) == 8, "nothing is known of the symbols yet"
+
+    folded = []
+    for first in range(8, 136, 8):
+        await worker.fold(0, of_four_symbols(first, 8))
+        folded.append(folded_ticks(metrics))
+    assert set(folded) == {8, 8 + 64, 8 + 2 * 64}
+
+    await worker.fold(0, of_four_symbols(136, 8))
+    offsets.last = 150
+    await worker.fold(0, of_four_symbols(144, 6))
+    assert folded_ticks(metrics) == 150, "the end of the log is near"
+
+
+async def test_what_waits_in_memory_is_neither_committed_nor_passed_as_a_hole(
+    catching_up: tuple[Worker, Metrics, Offsets], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, metrics, offsets = catching_up
+    # Minutes are over at once, and hold no offset back.
+    worker._settings = load_settings(grace_seconds=0.001)
+    monkeypatch.setattr(WholeLog, "holds_records", lambda *_: asyncio.sleep(0, False))
+    released: list[int] = []
+    cast(Any, offsets).release = lambda _partition, offset: released.append(offset)
+    await worker.fold(0, of_four_symbols(0, 8))
+    await asyncio.sleep(0.01)
+    await worker.publish()
+    await worker.fold(0, of_four_symbols(8, 8))
+    await worker.pass_hole(0, 16)
+    await worker.publish()
+    assert released[-1] == 8
+
+    offsets.last = 16
+    await worker.fold(0, of_four_symbols(16, 4))
+    assert folded_ticks(metrics) == 20
+
+
+@pytest.mark.parametrize("first", [10, 16])
+async def test_what_waits_in_memory_is_folded_before_records_that_do_not_follow(
+    catching_up: tuple[Worker, Metrics, Offsets], monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    """The same records again, after a seek, and records behind a hole, which cuts the proof in two."""
+    worker, metrics, offsets = catching_up
+    monkeypatch.setattr(WholeLog, "holds_records", lambda *_: asyncio.sleep(0, False))
+    emitted = cast(Any, worker._emitter)
+    await worker.fold(0, of_four_symbols(0, 8))
+    await worker.fold(0, of_four_symbols(8, 4))
+    assert folded_ticks(metrics) == 8
+    offsets.last = first + 8
+    await worker.fold(0, of_four_symbols(first, 8))
+    await worker.publish()
+
+    newest = {candle.symbol: candle for candle in emitted.candles}
+    assert {candle.volume for candle in newest.values()} <= ({4, 5} if first == 10 else {5})
+    assert folded_ticks(metrics) == sum(candle.volume for candle in newest.values())
+    proofs = 1 if first == 10 else 2
+    assert {len(candle.offsets) for candle in newest.values()} == {proofs}

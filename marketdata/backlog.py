@@ -1,0 +1,126 @@
+"""Sorts a backlog of single ticks by symbol before it is decoded. Pure.
+
+Decoded as a whole, a poll of thousands of records leaves the processor's cache before it is folded. Sorted first, the
+records of one symbol are decoded and folded right away, whatever the number of symbols.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from marketdata.heads import SEAM, Head, HeadFrames
+from marketdata.pieces import in_pieces
+from marketdata.runs import Chunk, Flows, Record, flows
+from marketdata.wire import MIN_TICKS, numbered_frames
+
+#: Fewer records are live flow: they are folded in the order of the log, and not sorted.
+MIN_RECORDS: Final = 1_000
+
+#: Records that are larger on average hold several ticks, and what they begin with takes little of the time (bytes).
+_SINGLE_BYTES: Final = 300
+
+#: Records of one symbol that are decoded and folded at once.
+FLOW_RECORDS: Final = 500
+
+#: Records that are folded together when they are of many symbols: more take longer than other work may wait.
+_MAX_TOGETHER: Final = 100_000
+
+#: Single ticks of one symbol that are well worth being sorted out.
+_WELL_WORTH: Final = 2 * MIN_TICKS
+
+#: Beginnings that are remembered, more than any broker has symbols. A sender could vary them without end.
+_MAX_HEADS: Final = 50_000
+
+
+class Flow:
+    """Records of one source and symbol that follow each other, decoded."""
+
+    __slots__ = ("frames", "key", "offsets", "records")
+
+    def __init__(self, key: tuple[str, str], records: Sequence[Record], frames: HeadFrames) -> None:
+        self.key = key
+        self.records = records
+        self.frames = frames
+        self.offsets = [record.offset for record in records]
+
+
+class Sorter:
+    """Sorts polls, and remembers what records begin with."""
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, Head | None] = {}
+        # Beginnings in the newest large poll of single ticks.
+        self._symbols = 0
+
+    def wants_more(self, count: int) -> bool:
+        """Whether `count` records have so few ticks of each symbol that they should wait for others of the backlog."""
+        worth = self._symbols * MIN_TICKS <= _MAX_TOGETHER
+        return worth and count < min(self._symbols * _WELL_WORTH, _MAX_TOGETHER)
+
+    def sort(self, records: Sequence[Record]) -> list[tuple[Head, list[Record]]] | None:
+        """The records of each symbol, in their order; None when the poll is better folded in the order of the log."""
+        if len(records) < MIN_RECORDS:
+            return None
+        by_beginning: defaultdict[bytes, list[Record]] = defaultdict(list)
+        size = 0
+        for record in records:
+            value = record.value
+            if value is None:
+                return None
+            size += len(value)
+            by_beginning[value[: value.find(SEAM)]].append(record)
+        if size > _SINGLE_BYTES * len(records):
+            self._symbols = 0
+            return None
+        self._symbols = len(by_beginning)
+        if self._symbols * MIN_TICKS > len(records):
+            return None
+        return self._with_heads(by_beginning)
+
+    def _with_heads(self, by_beginning: Mapping[bytes, list[Record]]) -> list[tuple[Head, list[Record]]] | None:
+        if len(self._heads) > _MAX_HEADS:
+            self._heads.clear()
+        flows, keys = [], set()
+        for begins, records in by_beginning.items():
+            if begins not in self._heads:
+                self._heads[begins] = Head.of(begins)
+            head = self._heads[begins]
+            # Of a symbol with two beginnings, say two points, the order of the log would be lost.
+            if head is None or head.key in keys:
+                return None
+            keys.add(head.key)
+            flows.append((head, records))
+        return flows
+
+
+def parts_of(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """The records of one symbol in parts, which are decoded and folded one after the other."""
+    return (records[begin : begin + FLOW_RECORDS] for begin in range(0, len(records), FLOW_RECORDS))
+
+
+def numbered_chunks(begin: int, records: Sequence[Record]) -> Iterator[Chunk]:
+    """The frames of a poll in pieces, numbered by their offsets from `begin` on, without records that are none."""
+    for piece in in_pieces(records):
+        yield _numbered(begin, piece)
+
+
+def numbered_flows(sorter: Sorter, begin: int, records: Sequence[Record]) -> Iterator[tuple[int, Flows]]:
+    """The same by source and symbol, each part with the number up to which all are in it and those before it."""
+    by_symbol = sorter.sort(records)
+    if by_symbol is None:
+        for piece in in_pieces(records):
+            yield begin + piece[-1].offset, flows(_numbered(begin, piece))
+        return
+    for head, of_symbol in by_symbol:
+        for part in parts_of(of_symbol):
+            numbers = [begin + record.offset for record in part]
+            frames = head.frames([record.value for record in part if record.value is not None])
+            if frames is not None:
+                yield begin + records[0].offset - 1, {head.key: (numbers, frames)}
+            else:
+                yield begin + records[0].offset - 1, flows(_numbered(begin, part))
+    yield begin + records[-1].offset, {}
+
+
+def _numbered(begin: int, records: Sequence[Record]) -> Chunk:
+    return numbered_frames([(begin + record.offset, record.value) for record in records])
