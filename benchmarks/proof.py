@@ -23,6 +23,8 @@ from marketdata.pieces import in_pieces
 from marketdata.tick import MINUTE_MS, Columns, Ticks, period_of
 from marketdata.wire import decode_frames, encode
 from runtime.process import collect_rarely
+from stream_app.emitter import Metrics
+from stream_app.partition import Decoding, Partition
 from stream_app.window import Window
 
 #: What a worker that catches up publishes in between is a candle of each symbol every so many ticks.
@@ -47,7 +49,9 @@ class Stored(msgspec.Struct):
 
 def exactly(records: list[Stored], frame_size: int) -> dict[Key, Bar]:
     """As the stream worker folds."""
-    window, bars, folded = Window(log="bench", partition=0, grace_ms=5_000), {}, 0
+    partition = Partition(0, Window(log="bench", partition=0, grace_ms=5_000))
+    window, bars, folded = partition.window, {}, 0
+    decoding = Decoding("ticks", Metrics(), links=False)
 
     def publish() -> None:
         wall_ms, now = time.time_ns() // 1_000_000, time.monotonic()
@@ -59,17 +63,8 @@ def exactly(records: list[Stored], frame_size: int) -> dict[Key, Bar]:
         window.forget(wall_ms=wall_ms, now=now)
 
     for poll in _polls(records, frame_size):
-        frames = (
-            list(
-                zip(
-                    (record.offset for record in some),
-                    decode_frames([record.value for record in some]) or (),
-                    strict=True,
-                )
-            )
-            for some in in_pieces(poll, window.symbols)
-        )
-        folded += window.feed(poll[0].offset, poll[-1].offset, frames, now=time.monotonic())
+        # Nothing is so new that it would be timed.
+        folded += partition.fold(poll, decoding, 2**63, time.monotonic())
         if folded >= PUBLISH_TICKS:
             folded = 0
             publish()
