@@ -26,7 +26,7 @@ from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, MINUTE_MS, Columns, Frame, 
 from marketdata.timeframes import M1, Timeframe
 
 #: Doubles are whole numbers of 2**-1074: counted in these units volumes add up exactly, in whatever order they come.
-_VOLUME_SCALE = 1074
+VOLUME_SCALE = 1074
 
 #: Later than every tick.
 _NEVER = MAX_TIME_MSC + 1
@@ -67,7 +67,7 @@ def _units(ticks: Iterable[Tick]) -> int:
     for volume in (tick.volume for tick in ticks if is_deal(tick.flags)):
         if 0.0 < volume < _MAX_VOLUME:
             units, parts = volume.as_integer_ratio()
-            total += units << (_VOLUME_SCALE + 1 - parts.bit_length())
+            total += units << (VOLUME_SCALE + 1 - parts.bit_length())
     return total
 
 
@@ -353,7 +353,7 @@ class CandleFold:
     @property
     def real_volume(self) -> float:
         """Sum of the ticks' volumes, exact before it becomes a double."""
-        return self._units() / (1 << _VOLUME_SCALE)
+        return self._units() / (1 << VOLUME_SCALE)
 
     @property
     def spread(self) -> int | None:

@@ -19,6 +19,7 @@ from marketdata.offsets import MAX_PARTITION, Ranges, contains, intersection, no
 from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
 from marketdata.runs import Chunk, Flows, flows, in_pieces
 from marketdata.wire import numbered_frames
+from runtime.archive import awaited
 from runtime.kafka import Ends
 from runtime.logreader import LogReader, own_log
 from runtime.settings import Settings
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 #: A frame that begins long before a moment and still reaches it is looked for in so many records before the place that
 #: the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
 SCAN_RECORDS: Final = 2_000
-
-#: Ticks of the archive that are handed out at once, for the same reason as `marketdata.runs.in_pieces`.
-_PIECE_TICKS: Final = 1_000
 
 #: Maximum number of ticks that a pass over the log holds while it folds, some 100 MB.
 HELD_TICKS: Final = 2_000_000
@@ -81,8 +79,16 @@ class TickLog:
         self, proofs: Iterable[Proof], *, max_ticks: int = HELD_TICKS, on_progress: Progress | None = None
     ) -> Refolded:
         """Fold every proof again, as `refold_parts` does; once a part is finished its folds hold no ticks."""
-        outcome = Refolded()
-        async for part in self.refold_parts(proofs, max_ticks=max_ticks, on_progress=on_progress):
+        proofs, outcome = list(proofs), Refolded()
+        if archived := await self._in_archive_alone(proofs):
+            archive = await self._open_archive()
+            assert archive is not None  # noqa: S101 - it has something
+            async for records, folds in awaited.folds(archive, archived):
+                outcome.folds |= folds
+                if on_progress is not None:
+                    on_progress(records)
+        rest = [proof for proof in proofs if proof not in outcome.folds]
+        async for part in self.refold_parts(rest, max_ticks=max_ticks, on_progress=on_progress):
             outcome.folds |= part.folds
             outcome.unprovable |= part.unprovable
         return outcome
@@ -266,6 +272,17 @@ class TickLog:
         archive = await self._open_archive()
         return () if archive is None else archive.progress(partition).ranges
 
+    async def _in_archive_alone(self, proofs: Collection[Proof]) -> list[Proof]:
+        """The proofs of one range whose records the archive has, and Kafka no longer."""
+        whole = [proof for proof in proofs if len(proof.ranges) == 1] if self._settings.has_archive else []
+        archived: dict[int, Ranges] = {}
+        for partition in {proof.ranges[0][0] for proof in whole}:
+            kafka_first, _ = self._ends.get(partition) or await self._bounds(partition)
+            if kafka_first:
+                before: Ranges = ((partition, 0, kafka_first - 1),)
+                archived[partition] = intersection(await self._archived(partition), before)
+        return [proof for proof in whole if contains(archived.get(proof.ranges[0][0], ()), proof.ranges)]
+
     async def _open_archive(self) -> "ArchiveReader | None":
         if self._archive is None and self._settings.has_archive:
             try:
@@ -294,7 +311,7 @@ class TickLog:
             LogTruncated: when the next offset to read is held no more.
             ArchiveUnavailable, ArchiveDamaged: when the archive is needed and cannot be read.
         """
-        found = self._read(partition, first, last, partial(self._archived_chunks, series=series), on_progress)
+        found = self._read(partition, first, last, partial(awaited.chunks, series=series), on_progress)
         async for chunk in found:
             yield chunk
 
@@ -311,7 +328,7 @@ class TickLog:
         Raises: as `read`.
         """
         reached = position(partition, first) - 1
-        found = self._read(partition, first, last, partial(self._archived_flows, series=series), on_progress)
+        found = self._read(partition, first, last, partial(awaited.flows, series=series), on_progress)
         async for part in found:
             if isinstance(part, tuple):
                 reached, fed = part
@@ -324,14 +341,15 @@ class TickLog:
         partition: int,
         first: int,
         last: int,
-        archived: Callable[[int, int, int], AsyncIterator[tuple[int, T]]],
+        archived: "Callable[[ArchiveReader, int, int, int], AsyncIterator[tuple[int, T]]]",
         on_progress: Progress | None,
     ) -> AsyncIterator[T | Chunk]:
         """What `archived` gives of the archive, with the number of records in each, and of Kafka chunks."""
         while first <= last:
             in_archive = await self._last_in_archive(partition, first, last)
-            if in_archive is not None:
-                async for count, part in archived(partition, first, in_archive):
+            archive = None if in_archive is None else await self._open_archive()
+            if in_archive is not None and archive is not None:
+                async for count, part in archived(archive, partition, first, in_archive):
                     yield part
                     if on_progress is not None:
                         on_progress(count)
@@ -361,32 +379,6 @@ class TickLog:
         if first >= kafka_first or not intersection(await self._archived(partition), ((partition, first, first),)):
             return None
         return min(last, kafka_first - 1)
-
-    async def _archived_flows(
-        self, partition: int, first: int, last: int, series: Collection[tuple[str, str]]
-    ) -> AsyncIterator[tuple[int, tuple[int, Flows]]]:
-        archive = await self._open_archive()
-        assert archive is not None  # noqa: S101 - `_last_in_archive` has asked it
-        begin = position(partition, 0)
-        parts = archive.flows(partition, first, last, series=series)
-        while (some := await asyncio.to_thread(next, parts, None)) is not None:
-            for part in some:
-                positions = [begin + offset for offset in part.offsets]
-                yield len(positions), (begin + part.reached, {part.series: (positions, part.frames)})
-
-    async def _archived_chunks(
-        self, partition: int, first: int, last: int, series: Collection[tuple[str, str]] | None
-    ) -> AsyncIterator[tuple[int, Chunk]]:
-        archive = await self._open_archive()
-        assert archive is not None  # noqa: S101 - `_last_in_archive` has asked it
-        begin = position(partition, 0)
-        chunks = archive.read(partition, first, last, series=series)
-        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-            ticks = sum(len(frame.ticks) for _, frame in chunk)
-            step = max(1, _PIECE_TICKS * len(chunk) // ticks)
-            for start in range(0, len(chunk), step):
-                part = chunk[start : start + step]
-                yield len(part), [(begin + offset, frame) for offset, frame in part]
 
 
 def _complete(

@@ -4,7 +4,7 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -14,10 +14,14 @@ from pyarrow.parquet import ParquetFile
 
 from marketdata.errors import ArchiveDamaged
 from marketdata.offsets import Ranges
+from marketdata.refold import Proof
 from marketdata.runs import Chunk
+from marketdata.summed import SummedFold
 from marketdata.tick import Frame
+from marketdata.timeframes import Timeframe
 from runtime.archive.columns import SCHEMA, TICK_COLUMNS, WITH_SERIES, flow_in, frames_in
 from runtime.archive.files import ArchiveFiles, open_files
+from runtime.archive.folds import ArchivedFolds, DayFile
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
 from runtime.archive.resends import Part, is_forward, sharing
 
@@ -124,6 +128,22 @@ class ArchiveReader:
                     raise ArchiveDamaged(f"a file of the archive is missing: {exc}") from exc
                 self._forget_manifests()
 
+    def folds(self, proofs: Iterable[Proof]) -> Iterator[tuple[int, dict[Proof, SummedFold]]]:
+        """Folds of these proofs, all of one range and archived, some after the other; with the number of records read.
+
+        What is not among them, for whatever reason, is left to a fold of the frames.
+        """
+        parts: dict[tuple[int, Timeframe], list[Proof]] = {}
+        for proof in proofs:
+            parts.setdefault((proof.ranges[0][0], proof.timeframe), []).append(proof)
+        for (partition, timeframe), some in parts.items():
+            folds = ArchivedFolds(partition, timeframe, some)
+            first, last = min(proof.ranges[0][1] for proof in some), max(proof.ranges[0][2] for proof in some)
+            # Reading frames looks again where a file was merged meanwhile, and names one that is damaged.
+            with suppress(pa.ArrowException, OSError):
+                days = self._days(self.progress(partition), partition, first, last)
+                yield from folds.read(self._catalogue.files, [day for day in days if folds.has_part_in(day.file)])
+
     def files(self, partition: int) -> Iterator[ArchivedFile]:
         """Every file of the partition, day by day."""
         progress = self.progress(partition)
@@ -158,15 +178,18 @@ class ArchiveReader:
     def _files(
         self, progress: Progress, partition: int, first: int, last: int, series: Collection[Series] | None
     ) -> list[ArchivedFile]:
-        found = []
+        found = [
+            file for _, file in self._days(progress, partition, first, last)
+            if series is None or (file.source, file.symbol) in series
+        ]  # fmt: skip
+        return sorted(found, key=lambda file: file.first)
+
+    def _days(self, progress: Progress, partition: int, first: int, last: int) -> Iterator[DayFile]:
         for date, day in progress.days.items():
             if day.first <= last and day.last >= first:
-                found += [
-                    file for file in self._manifest(date, partition).files
-                    if file.first <= last and file.last >= first
-                    and (series is None or (file.source, file.symbol) in series)
-                ]  # fmt: skip
-        return sorted(found, key=lambda file: file.first)
+                for file in self._manifest(date, partition).files:
+                    if file.first <= last and file.last >= first:
+                        yield DayFile(date, file)
 
 
 class FlowPart(NamedTuple):
