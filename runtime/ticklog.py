@@ -5,7 +5,7 @@ Folds candles again from it, and disturbs no consumer group.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,10 +13,11 @@ from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from marketdata.coverage import Coverage, Touched
 from marketdata.errors import LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
 from marketdata.offsets import MAX_PARTITION, Ranges, contains, intersection, normalized, position, union
-from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
+from marketdata.refold import NewFold, Proof, Refold, TooManyTicks, completed
 from marketdata.runs import Chunk, Flows, flows, in_pieces
 from marketdata.wire import numbered_frames
 from runtime.archive import awaited
@@ -136,10 +137,10 @@ class TickLog:
                 for partition, first, last in refold.to_read():
                     async for reached, fed in self._read_flows(partition, first, last, series):
                         refold.feed_flows(fed)
-                        for found in _complete(left, provable, refold, reached):
+                        for found in completed(left, provable, refold, reached):
                             yield found
                         await asyncio.sleep(0)
-                for found in _complete(left, provable, refold, _END):
+                for found in completed(left, provable, refold, _END):
                     yield found
 
     async def _refold(
@@ -315,6 +316,21 @@ class TickLog:
         async for chunk in found:
             yield chunk
 
+    async def cover(
+        self, coverage: Coverage, partition: int, first: int, last: int, *, on_progress: Progress | None = None
+    ) -> AsyncIterator[None]:
+        """Feed it the same, some records after the other.
+
+        Raises: as `read`.
+        """
+        archived = partial(awaited.touched, width_ms=coverage.width_ms)
+        async for part in self._read(partition, first, last, archived, on_progress):
+            if isinstance(part, Touched):
+                coverage.note(part)
+            else:
+                coverage.feed(part)
+            yield
+
     async def _read_flows(
         self,
         partition: int,
@@ -379,14 +395,3 @@ class TickLog:
         if first >= kafka_first or not intersection(await self._archived(partition), ((partition, first, first),)):
             return None
         return min(last, kafka_first - 1)
-
-
-def _complete(
-    left: deque[Proof], provable: Collection[Proof], refold: Refold, position: int
-) -> Iterator[tuple[Proof, CandleFold | None]]:
-    """The next ones of `left`, which are taken from it, up to the first that is not complete."""
-    while left:
-        fold = refold.complete(left[0], position) if left[0] in provable else None
-        if fold is None and left[0] in provable:
-            return
-        yield left.popleft(), fold

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
+from marketdata.coverage import Touched
 from marketdata.offsets import position
 from marketdata.refold import Proof
 from marketdata.runs import Chunk, Flows
@@ -41,6 +42,15 @@ async def chunks(
         for start in range(0, len(chunk), step):
             part = chunk[start : start + step]
             yield len(part), [(begin + offset, frame) for offset, frame in part]
+
+
+async def touched(
+    archive: "ArchiveReader", partition: int, first: int, last: int, width_ms: int
+) -> AsyncIterator[tuple[int, Touched]]:
+    """What `ArchiveReader.touched` gives."""
+    found = archive.touched(partition, first, last, width_ms)
+    while (part := await asyncio.to_thread(next, found, None)) is not None:
+        yield part
 
 
 async def folds(

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
+from marketdata.coverage import Touched
 from marketdata.errors import ArchiveDamaged
-from marketdata.offsets import Ranges
+from marketdata.offsets import Ranges, position
 from marketdata.refold import Proof
 from marketdata.runs import Chunk
 from marketdata.summed import SummedFold
@@ -24,6 +25,9 @@ from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.folds import ArchivedFolds, DayFile
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
 from runtime.archive.resends import Part, is_forward, sharing
+from runtime.archive.sums import MOST_SERIES
+from runtime.archive.touched import COLUMNS as OF_TOUCHED
+from runtime.archive.touched import periods_of
 
 #: Rows that are put in order at once, some 100 MB: with ten thousand symbols each window opens as many files.
 _WINDOW_TICKS: Final = 400_000
@@ -101,8 +105,26 @@ class ArchiveReader:
                 yield found
             first = end + 1
 
+    def touched(self, partition: int, first: int, last: int, width_ms: int) -> Iterator[tuple[int, Touched]]:
+        """What the records at offsets from `first` to `last` touch, some after the other; and how many they are."""
+        begin = position(partition, 0)
+        for end, parts in self._windows(partition, first, last, None, OF_TOUCHED):
+            names, periods, records, newest = sorted(parts), [], 0, -1
+            for some in (names[at : at + MOST_SERIES] for at in range(0, len(names), MOST_SERIES)):
+                for number, ts, positions in periods_of([_in_order(parts[name]) for name in some], width_ms, begin):
+                    periods.append(((*some[number], ts), positions))
+                    # A record may touch several periods.
+                    records += len(positions) - (positions[0] == newest)
+                    newest = positions[-1]
+            yield records, Touched(begin + end, periods)
+
     def _windows(
-        self, partition: int, first: int, last: int, series: Collection[Series] | None
+        self,
+        partition: int,
+        first: int,
+        last: int,
+        series: Collection[Series] | None,
+        columns: tuple[str, ...] = tuple(SCHEMA.names),
     ) -> Iterator[tuple[int, dict[Series, list[pa.Table]]]]:
         """The rows of some offsets after the other, by source and symbol, each with the last of these offsets."""
         progress, attempts = self._progress.get(partition), 0
@@ -116,7 +138,7 @@ class ArchiveReader:
                     end = _window_end(files, first, last)
                     parts: dict[Series, list[pa.Table]] = {}
                     for file in files:
-                        if file.first <= end and len(rows := self._groups.rows(file, first, end)):
+                        if file.first <= end and len(rows := self._groups.rows(file, first, end, columns)):
                             parts.setdefault((file.source, file.symbol), []).append(rows)
                     yield end, parts
                     first, attempts = end + 1, 0
@@ -301,11 +323,11 @@ class _RowGroups:
         self._held.clear()
         self._ticks = 0
 
-    def rows(self, file: ArchivedFile, first: int, last: int) -> pa.Table:
+    def rows(self, file: ArchivedFile, first: int, last: int, columns: tuple[str, ...]) -> pa.Table:
         """The rows of the file at these offsets."""
         with self._damage_named(file.path):
-            tables = [self._group(file.path, group) for group in self._overlapping(file, first, last)]
-        rows = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+            tables = [self._group(file.path, group, columns) for group in self._overlapping(file, first, last)]
+        rows = pa.concat_tables(tables) if tables else SCHEMA.empty_table().select(columns)
         if file.first < first or file.last > last:
             # In order of their offsets: a slice, where a filter would copy all of them.
             begin = bisect_left(rows["offset"], first, key=pa.Int64Scalar.as_py)
@@ -357,7 +379,7 @@ class _RowGroups:
                 self._open.popitem(last=False)
         return parquet
 
-    def _group(self, path: str, group: int, columns: tuple[str, ...] = tuple(SCHEMA.names)) -> pa.Table:
+    def _group(self, path: str, group: int, columns: tuple[str, ...]) -> pa.Table:
         # The columns of a tick alone take a sixth to a tenth of the time: those of its record are texts.
         key = (path, group, columns)
         if (found := self._held.get(key)) is None:

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import astuple
 
+from marketdata.coverage import Coverage
 from marketdata.fold import split_by_period
 from marketdata.offsets import Range
-from marketdata.refold import CountedTicks, Coverage, Proof, Refold, TickRow, bridged
+from marketdata.refold import CountedTicks, Proof, Refold, TickRow, bridged
 from marketdata.resends import Passes, repeats
 from marketdata.runs import Chunk
 from marketdata.tick import period_of
