@@ -194,3 +194,21 @@ def test_what_is_damaged_is_left_to_the_fold_of_frames(tmp_path: Path) -> None:
     assert by_columns(reader, proofs_in(log)) == {}
     with pytest.raises(ArchiveDamaged, match="parquet"):
         next(reader.flows(0, 0, len(log)))
+
+
+def test_a_frame_that_is_cut_between_row_groups_is_folded_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last tick, in the second group, goes back into the minute that the first group seems to have left."""
+    monkeypatch.setattr("runtime.archive.columns.ROW_GROUP_TICKS", 2)
+    monkeypatch.setattr("runtime.archive.folds._BATCH_ROWS", 1)
+    monkeypatch.setattr("runtime.archive.sums._PLAIN_ROWS", 1)
+    ticks = [Tick(T0 + after_ms, 1.1, 1.2, 0.0, 0.0, 6) for after_ms in (1_000, 61_000, 2_000)]
+    frame = Frame(v=1, source="s", symbol="A", mode="bid", point=0.01, request="", received=T0, ticks=ticks)
+    log: Log = [(0, frame), (1, replace(frame, ticks=[replace(ticks[1], time_msc=T0 + 121_000)]))]
+    proofs = proofs_in(log)
+
+    found = by_columns(archived(tmp_path, log), proofs)
+
+    assert told(found.items()) == {proof: by_frames(log, proofs)[proof] for proof in found}
+    assert [proof.ts for proof in found] == [T0 + 120_000]
