@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from marketdata.summed import Sums
 from marketdata.tick import DAY_MS, DEAL_FLAGS, FLAGS, MAX_TIME_MSC
 from runtime.archive.columns import plain
+from runtime.archive.forward import TOLD_APART_BY, not_forward
 
 #: Added to the times of each series once more than to those of the one before it, so that one number orders rows by
 #: series and time. A whole number of days, so that periods begin where they did.
@@ -144,13 +145,9 @@ class Rows:
     def _doubtful(self) -> set[int]:
         """The periods in whose frames time goes back, or a frame may repeat the one before it."""
         everything = set(range(len(self._ends)))
-        finite = [pc.all(pc.is_finite(self._column[name])).as_py() for name in ("bid", "ask", "last", "volume")]
-        if not all(finite):
+        if not all(pc.all(pc.is_finite(self._column[name])).as_py() for name in TOLD_APART_BY):
             return everything
-        before, after = self._at[:-1], self._at[1:]
-        if pc.all(pc.greater(after, before)).as_py() is not False:
-            return set()
-        rows = self._not_forward(before, after)
+        rows = not_forward(self._at, self._column)
         if len(rows) * _PLAIN_ROWS > len(self._at):
             return everything
         frame_ends = pc.run_end_encode(self._column["offset"]).run_ends.to_pylist() if rows else []
@@ -165,26 +162,6 @@ class Rows:
             elif period == next_period:
                 doubtful.add(period)
         return doubtful
-
-    def _not_forward(self, before: pa.Array, after: pa.Array) -> list[int]:
-        """The rows whose next one is earlier, or may be where a frame repeats the one before it.
-
-        A frame that begins in the millisecond in which the one before it ended repeats it only when its first tick is
-        the first that the other one has of that millisecond (`marketdata.resends.repeats`).
-        """
-        offsets = self._column["offset"]
-        in_frame, at_once = pc.equal(offsets[1:], offsets[:-1]), pc.equal(after, before)
-        touching = pc.indices_nonzero(pc.and_(at_once, pc.invert(in_frame)))
-        # Ticks of one frame and millisecond, by their number and the first row of each.
-        begins = pa.concat_arrays([pa.array([True]), pc.invert(pc.and_(in_frame, at_once))])
-        numbers = pc.subtract(pc.cumulative_sum(begins.cast(pa.int32())), 1)
-        first, again = pc.indices_nonzero(begins).take(numbers.take(touching)), pc.add(touching, 1)
-        differs = pa.repeat(pa.scalar(False), len(touching))
-        for name in ("bid", "ask", "last", "volume"):
-            values = self._column[name]
-            differs = pc.or_(differs, pc.not_equal(values.take(first), values.take(again)))
-        back = pc.indices_nonzero(pc.less(after, before))
-        return list(back.to_pylist() + touching.filter(pc.invert(differs)).to_pylist())
 
 
 def _is_last(modes: pa.ChunkedArray) -> pa.Array:
