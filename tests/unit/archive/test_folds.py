@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Iterable
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from marketdata.fold import CandleFold
 from marketdata.offsets import place, position
 from marketdata.refold import Proof, Refold
 from marketdata.summed import SummedFold
-from marketdata.tick import Frame, Tick
+from marketdata.tick import ChartMode, Frame, Tick
 from marketdata.timeframes import M1, Timeframe, timeframe_named
 from marketdata.wire import encode
 from runtime.archive.files import LocalFiles
@@ -158,9 +159,17 @@ def of_day(day: Day, size: int, *symbols: str, after_ms: int = 0) -> Log:
 
 
 @pytest.mark.parametrize("size", [1, 200])
-@pytest.mark.parametrize("day", [day.beginning(hours=3) for day in DAYS], ids=lambda day: day.name)
-def test_a_day_is_folded_from_its_columns_alone(tmp_path: Path, day: Day, size: int) -> None:
-    """Over midnight, so that a frame of 200 lies in two files."""
+@pytest.mark.parametrize(
+    "day",
+    [*(day.beginning(hours=3) for day in DAYS), *(pytest.param(day, marks=pytest.mark.full) for day in DAYS)],
+    ids=lambda day: day.name,
+)
+def test_a_day_is_folded_from_its_columns_alone(
+    tmp_path: Path, day: Day, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over midnight, so that a frame of 200 lies in two files; each has several row groups."""
+    monkeypatch.setattr("runtime.archive.columns.ROW_GROUP_TICKS", 1_000)
+    monkeypatch.setattr("runtime.archive.folds._BATCH_ROWS", 1_000)
     log = of_day(day, size, "A", "B", after_ms=-5_400_000)
     proofs = proofs_in(log)
 
@@ -169,6 +178,29 @@ def test_a_day_is_folded_from_its_columns_alone(tmp_path: Path, day: Day, size: 
     assert told(found.items()) == by_frames(log, proofs)
     assert found.keys() == set(proofs)
     assert len({proof.ts for proof in proofs}) > 170
+
+
+@pytest.mark.parametrize("mode", ["bid", "last"])
+@pytest.mark.parametrize(
+    ("prices", "are_found"),
+    [((1.1, 0.0, 1.2), True), ((1.1, -0.0, -3.5), True), ((0.0, 0.0, 0.0), True), ((1.1, inf, 1.2), False)],
+)
+def test_what_is_no_price_draws_nothing(
+    tmp_path: Path, mode: ChartMode, prices: tuple[float, ...], are_found: bool
+) -> None:
+    log: Log = [
+        (offset, Frame(
+            v=1, source="s", symbol="A", mode=mode, point=0.01, request="", received=T0 + offset,
+            ticks=[Tick(T0 + offset, price, 1.3, price, 2.0, 24)],
+        ))
+        for offset, price in enumerate(prices)
+    ]  # fmt: skip
+    proofs = proofs_in(log)
+
+    found = by_columns(archived(tmp_path, log), proofs)
+
+    assert found.keys() == (set(proofs) if are_found else set())
+    assert told(found.items()) == {proof: by_frames(log, proofs)[proof] for proof in found}
 
 
 def test_a_late_tick_leaves_the_other_minutes_to_the_columns(tmp_path: Path) -> None:
