@@ -173,7 +173,7 @@ def test_a_day_is_folded_from_its_columns_alone(
     log = of_day(day, size, "A", "B", after_ms=-5_400_000)
     proofs = proofs_in(log)
 
-    found = by_columns(archived(tmp_path, log), proofs)
+    found = by_columns(archived(tmp_path, log, merged=True), proofs)
 
     assert told(found.items()) == by_frames(log, proofs)
     assert found.keys() == set(proofs)
