@@ -15,7 +15,7 @@ from archive.metrics import Metrics
 from archive.retention import LocalRetention
 from archive.writer import Writer
 from marketdata.errors import ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
-from marketdata.runs import in_pieces
+from marketdata.pieces import in_pieces
 from marketdata.tick import DAY_MS
 from marketdata.wire import numbered_frames
 from runtime.archive.files import ArchiveFiles, open_files

@@ -7,7 +7,8 @@ and opens the page in the Chromium that TEST_BROWSER names or that is on the PAT
 - first candle: from the navigation to the moment the chart holds its bars, with an empty cache, ten times, each in a
   window whose own pages have loaded.
 - frames: a chart of 1,500 bars with four indicators gets a new state of its newest bar sixty times a second, once the
-  stack is stopped. A frame is dropped where two or more refreshes of the browser pass between one and the next.
+  stack is stopped, in turns with an empty page that paints as many pixels (`benchmarks.frames`). A frame is dropped
+  where two or more refreshes of the browser pass between one and the next.
 - growth: the page is open while the demo trades. Each minute the heap after a collection, DOM nodes and listeners.
 
 Speed wants the machine alone, growth does not: `--minutes 0` measures speed, `--seconds 0` growth.
@@ -25,13 +26,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 import psutil
 from playwright.async_api import Browser, Page, async_playwright
 from rich.console import Console
 
+from benchmarks.frames import frames, rows_of
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
 from tests.integration.dashboard.reader import BARE_CHART
@@ -42,44 +44,6 @@ QUERY = "?symbol=EURUSD&studies=sma20,ema50,vwap,rsi14"
 
 #: The chart once it holds bars.
 DRAWN = '#chart[data-bars]:not([data-bars="0"])'
-
-#: Draws the newest bar of 1,500 of the bare chart again 60 times a second, and gives the milliseconds between frames.
-DRAW = """async ([seconds, everyMs]) => {
-    const { chart } = bare;
-    chart.chooseStudies("sma20,ema50,vwap,rsi14");
-    const begins = Math.floor(Date.now() / 60_000) * 60_000 - 1_500 * 60_000;
-    const bars = Array.from({ length: 1_500 }, (_, n) => {
-        const open = 1.1 + Math.sin(n / 40) / 100, close = 1.1 + Math.sin((n + 1) / 40) / 100;
-        return { time: begins + n * 60_000, open, close, high: Math.max(open, close) + 1e-4,
-            low: Math.min(open, close) - 1e-4, volume: 50 + n % 90, closed: n < 1_499 };
-    });
-    chart.draw(bars, 5, { widthMs: 60_000, isWhole: true });
-    chart.reset();
-    // All bars are drawn for the first time.
-    for (let frames = 0; frames < 3; frames += 1) await new Promise(requestAnimationFrame);
-    const gaps = [];
-    let [updates, before] = [0, null];
-    const ends = performance.now() + seconds * 1000;
-    const timer = setInterval(() => {
-        updates += 1;
-        const bar = { ...bars.at(-1), close: bars.at(-1).open + Math.sin(updates / 7) / 5_000, volume: updates };
-        bar.high = Math.max(bar.high, bar.close);
-        bar.low = Math.min(bar.low, bar.close);
-        bars[bars.length - 1] = bar;
-        chart.update(bar);
-    }, everyMs);
-    await new Promise((done) => {
-        const frame = (now) => {
-            if (before !== null) gaps.push(now - before);
-            before = now;
-            if (now < ends) requestAnimationFrame(frame);
-            else done();
-        };
-        requestAnimationFrame(frame);
-    });
-    clearInterval(timer);
-    return { updates, gaps };
-}"""
 
 
 @dataclass(frozen=True)
@@ -163,19 +127,17 @@ async def first_candle(browser: Browser, url: str) -> tuple[float, float, int]:
     return float(seconds), spent, int(sent)
 
 
-async def drawing(browser: Browser, url: str, seconds: float, stop: Callable[[], None]) -> dict[str, Any]:
-    """Updates, and the time between frames (milliseconds), once the stack is stopped: it runs on another machine."""
+async def drawing(browser: Browser, url: str, seconds: float, stop: Callable[[], None]) -> dict[str, dict[str, Any]]:
+    """Frames of the chart and of the floor, once the stack is stopped: it runs on another machine."""
     page = await browser.new_page(viewport={"width": 1280, "height": 760})
     await page.goto(url + QUERY)
     await page.wait_for_selector(DRAWN)
     await page.evaluate(BARE_CHART)
     await asyncio.to_thread(stop)
     await settled()
-    spent = browser_cpu()
-    drawn: dict[str, Any] = await page.evaluate(DRAW, [seconds, 1000 / 60])
-    drawn["cpu"] = browser_cpu() - spent
+    found = await frames(browser, page, seconds, browser_cpu)
     await page.close()
-    return drawn
+    return found
 
 
 async def held(page: Page, minutes: int) -> Minute:
@@ -218,10 +180,7 @@ async def measure(url: str, stop: Callable[[], None], *, seconds: float, minutes
         if minutes:
             figures["growth"] = [asdict(row) for row in await growth(browser, url, minutes)]
         if seconds:
-            drawn = await drawing(browser, url, seconds, stop)
-            figures |= {
-                "drawing_cpu": drawn["cpu"], "updates": drawn["updates"], "frame_gaps_ms": drawn["gaps"],
-            }  # fmt: skip
+            figures["frames"] = await drawing(browser, url, seconds, stop)
         await browser.close()
     return figures
 
@@ -239,18 +198,12 @@ def lines_of(figures: dict[str, Any], seconds: float) -> Sequence[str]:
 
 def speed_rows(figures: dict[str, Any], seconds: float) -> list[list[str]]:
     """Weight, first candle and frames."""
-    gaps, opened = figures["frame_gaps_ms"], figures["first_candle_seconds"]
-    usual = median(gaps)
-    dropped = sum(max(0, round(gap / usual) - 1) for gap in gaps)
-    between = " / ".join(f"{gap:.1f}" for gap in (usual, quantiles(gaps, n=100)[98], max(gaps)))
+    opened = figures["first_candle_seconds"]
     return [
         ["weight, as sent", f"{figures['bytes'] / 1000:.0f} kB"],
         [f"first candle, median (most) of {len(opened)}", f"{median(opened):.2f} s ({max(opened):.2f} s)"],
         ["of them the browser on a processor", f"{median(figures['first_candle_cpu']):.2f} s"],
-        [f"updates a second, for {seconds:.0f} s", f"{figures['updates'] / seconds:.0f}"],
-        ["frames a second; dropped", f"{len(gaps) / seconds:.0f}; {dropped} of {len(gaps) + dropped:,}"],
-        ["the browser on a processor, a frame", f"{figures['drawing_cpu'] / len(gaps) * 1000:.1f} ms"],
-        ["between frames, p50 / p99 / most", f"{between} ms"],
+        *rows_of(figures["frames"], seconds),
     ]
 
 

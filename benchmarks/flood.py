@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import psutil
 from rich.console import Console
 
-from benchmarks.machine import load_average, this_machine
+from benchmarks.machine import busy_cores, this_machine
 from benchmarks.services import serving
 from tests.faults.record import FLOOD
 from tests.ports import free_port
@@ -193,7 +193,7 @@ def main() -> None:
             for name in ("nobody else", *(options.only or FLOODS)):
                 found.append(measured(name, port, options.seconds, processes["producer"]))
                 console.print(found[-1])
-    stored = {"machine": str(this_machine()), "load": round(load_average(), 1), "floods": list(map(asdict, found))}
+    stored = {"machine": str(this_machine()), "busy_cores": round(busy_cores(), 1), "floods": list(map(asdict, found))}
     if options.store and not options.only:
         FLOOD.write_text(json.dumps(stored, indent=1) + "\n")
 

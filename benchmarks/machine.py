@@ -1,4 +1,4 @@
-"""What a figure depends on: the machine, its load and the versions."""
+"""What a figure depends on: the machine, what else it does and the versions."""
 
 import os
 import platform
@@ -37,9 +37,12 @@ def this_machine() -> Machine:
     )
 
 
-def load_average() -> float:
-    """Processes that ran or waited to run, as an average over the last minute."""
-    return float(psutil.getloadavg()[0])
+def busy_cores() -> float:
+    """How many cores work at the moment, looked at for half a second.
+
+    The load average would still tell of whatever ended within the last minute, such as another benchmark.
+    """
+    return float(sum(psutil.cpu_percent(interval=0.5, percpu=True))) / 100
 
 
 def versions_of(packages: Sequence[str]) -> dict[str, str]:

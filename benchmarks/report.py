@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parent / "results"
 
-#: A load average above this share of the cores when a benchmark begins means that others used the machine.
+#: More busy cores than this share of all when a benchmark begins mean that others used the machine.
 BUSY_SHARE = 0.5
 
 
@@ -85,7 +85,7 @@ class Report:
     at: str
     machine: dict[str, Any]
     #: Load averages of the last minute, before the first round and after the last.
-    load: tuple[float, float]
+    busy_cores: float
     versions: dict[str, str]
     #: Contenders that all others are compared with.
     ours: list[str]
@@ -104,14 +104,14 @@ class Report:
         ours: list[str],
         not_measured: dict[str, str],
         machine: Machine,
-        load: tuple[float, float],
+        busy_cores: float,
         versions: dict[str, str],
         notes: list[str],
     ) -> "Report":
         """Of this moment."""
         return cls(
             name=name, unit=unit, at=datetime.now(UTC).isoformat(timespec="seconds"), machine=asdict(machine),
-            load=load, versions=versions, ours=ours,
+            busy_cores=busy_cores, versions=versions, ours=ours,
             rounds={contender: [asdict(one) for one in found] for contender, found in rounds.items()},
             not_measured=not_measured, notes=notes,
         )  # fmt: skip
@@ -120,7 +120,7 @@ class Report:
     def read(cls, path: Path) -> "Report":
         """From a stored JSON file."""
         stored = json.loads(path.read_text())
-        return cls(**{**stored, "load": tuple(stored["load"])})
+        return cls(**stored)
 
     @property
     def figures(self) -> dict[str, Figures]:
@@ -165,13 +165,13 @@ def table_of(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
     ]
 
 
-def where(at: str, machine: Machine, load: float, versions: Mapping[str, str]) -> list[str]:
-    """What a figure depends on, as sentences; `load` is the load average when the benchmark began."""
+def where(at: str, machine: Machine, busy: float, versions: Mapping[str, str]) -> list[str]:
+    """What a figure depends on, as sentences; `busy` says how many cores worked when it began."""
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     lines = [f"{at[:10]}, {machine}; {named}."]
-    if load > BUSY_SHARE * machine.cores:
+    if busy > BUSY_SHARE * machine.cores:
         lines.append(
-            f"**Other work ran on the machine** (load average {load:.1f} on {machine.cores} cores at the start): read "
+            f"**Other work ran on the machine** ({busy:.1f} of {machine.cores} cores were busy before it began): read "
             "the ratios, not the rates."
         )
     return lines
@@ -217,7 +217,7 @@ def markdown(report: Report, picture: str) -> str:
         "",
         *(f"Not measured: {contender} ({reason})." for contender, reason in report.not_measured.items()),
         f"{_medians_of(rounds)} after a warm-up; ratios are of the same round (median, least–most).",
-        *where(report.at, Machine(**report.machine), report.load[0], report.versions),
+        *where(report.at, Machine(**report.machine), report.busy_cores, report.versions),
         *report.notes,
     ]
     return "\n".join([*lines, "", f"![{report.name}: rate, processor time and memory]({picture})"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from benchmarks.machine import Machine, load_average, this_machine, versions_of
+from benchmarks.machine import Machine, busy_cores, this_machine, versions_of
 from benchmarks.report import Report, console_table, store
 
 #: Installed packages that every result names, beside Python; a benchmark may name more.
@@ -114,7 +114,7 @@ def run_rounds(
     """
     console = Console()
     machine: Machine = this_machine()
-    before = load_average()
+    busy = busy_cores()
     measured: dict[str, list[Measured]] = {contender: [] for contender in contenders}
     not_measured: dict[str, str] = {}
     for number in range(rounds + 1):
@@ -137,7 +137,7 @@ def run_rounds(
         ours=[one for one in ours or list(contenders)[-1:] if one not in not_measured],
         not_measured=not_measured,
         machine=machine,
-        load=(before, load_average()),
+        busy_cores=busy,
         versions=versions_of(packages) | dict(versions or {}),
         notes=list(notes),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-.PHONY: bench-adoption bench-archive bench-browser bench-fanout bench-flames bench-flood bench-gateways bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-pictures bench-peers \
+.PHONY: bench-adoption bench-archive bench-browser bench-fanout bench-flames bench-flood bench-gateways bench-goals bench-growth bench-imports bench-ingest bench-latency bench-ledger bench-memory bench-page bench-pictures bench-peers bench-proof \
 	bench-recovery bench-refold bench-replay bench-sql bench-storage bench-ticks bench-timeframes bench-whole
 
 bench-timeframes: setup ## measure pages of candles from ten years of M1 (some minutes, 15 GB in /var/tmp)
@@ -23,6 +23,10 @@ bench-peers: setup ## the fold against Kafka Streams, Flink, Quix Streams, Bytew
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.peers --symbols 1000 --only tuned
 	$(BIN)/python -m benchmarks.peers --symbols 10000 --only tuned
+
+bench-proof: setup ## measure what exactness costs: the fold against one that only counts and keeps four prices
+	$(BIN)/python -m benchmarks.proof
+	$(BIN)/python -m benchmarks.proof --frame 200
 
 bench-whole: setup ## the whole way, HTTP to rows, against PostgreSQL doing it all alone (five minutes)
 	$(BIN)/python -m benchmarks.whole

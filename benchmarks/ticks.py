@@ -103,7 +103,7 @@ def commands(settings: Settings, rounds: int) -> dict[str, dict[str, Any]]:
                 after = os.times()
                 wholes.append(time.perf_counter() - begin)
                 cpus.append(after.children_user + after.children_system - before.children_user - before.children_system)
-            found[f"tickpipe ticks, {form}"] = {"whole": wholes, "cpu": cpus, "bytes": output.stat().st_size}
+            found[f"command, {form}"] = {"whole": wholes, "cpu": cpus, "bytes": output.stat().st_size}
     return found
 
 

@@ -16,8 +16,9 @@ The rules in short (docs/candles.md explains them to users):
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import inf
-from operator import attrgetter, sub
+from operator import attrgetter
 
+from marketdata.aggregates import bounds, extremes, volume_of, volume_units
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
 from marketdata.resends import CoarseFrames, PackedTicks, Passes, Piece
@@ -25,14 +26,8 @@ from marketdata.runs import Part
 from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
-#: Doubles are whole numbers of 2**-1074: counted in these units volumes add up exactly, in whatever order they come.
-VOLUME_SCALE = 1074
-
 #: Later than every tick.
 _NEVER = MAX_TIME_MSC + 1
-
-#: No instrument trades more in a tick (lots, contracts or shares); a larger volume that a sender claims is not added.
-_MAX_VOLUME = 1e18
 
 #: So many frames are worked in together. With many more they would fill memory, and have left the processor's cache.
 _MAX_PENDING = 16
@@ -54,21 +49,6 @@ def split_by_period(frame: Frame, width_ms: int = MINUTE_MS) -> tuple[int, int, 
     for tick in ticks:
         periods.setdefault(period_of(tick.time_msc, width_ms), []).append(tick)
     return earliest, latest, list(periods.items())
-
-
-def _bounds(frame: Frame) -> tuple[int, int]:
-    times = [tick.time_msc for tick in frame.ticks]
-    return min(times), max(times)
-
-
-def _units(ticks: Iterable[Tick]) -> int:
-    """Sum of the deals' volumes in units of 2**-1074."""
-    total = 0
-    for volume in (tick.volume for tick in ticks if is_deal(tick.flags)):
-        if 0.0 < volume < _MAX_VOLUME:
-            units, parts = volume.as_integer_ratio()
-            total += units << (VOLUME_SCALE + 1 - parts.bit_length())
-    return total
 
 
 class CandleFold:
@@ -109,7 +89,8 @@ class CandleFold:
         self._pass = -1
         self._held = PackedTicks(ts, timeframe.base_width_ms)
         self._best: Counter[Tick] | None = None
-        self._current: Counter[Tick] = Counter()
+        # Made with a second pass: making it takes longer than the rest of this.
+        self._current: Counter[Tick] | None = None
         # From the first frame of whole-second times on.
         self._coarse: CoarseFrames | None = None
         # Added and counted, not yet in the prices and sums; nor held, as long as ticks are held.
@@ -143,8 +124,7 @@ class CandleFold:
             self._volume, self._volume_units = self.volume, self._units()
             self._coarse = None
         self._held.clear()
-        self._best = None
-        self._current = Counter()
+        self._best = self._current = None
 
     def add(self, offset: int, run: int, passes: Passes, frame: Frame, ticks: list[Tick]) -> bool:
         """Fold `ticks`, those of this period in `frame`, read at `offset`; `passes` has entered `frame` last.
@@ -165,7 +145,7 @@ class CandleFold:
         if self._best is None and self._pass in (number, -1):
             self._pass = number
             if frame.coarse:
-                self._coarse_frames().forward(number, [_bounds(frame)], frame)
+                self._coarse_frames().forward(number, [bounds(frame)], frame)
         elif frame.coarse:
             ticks = self._new_in_coarse(passes, frame, ticks)
         else:
@@ -176,8 +156,11 @@ class CandleFold:
                 self.settle()
         return True
 
-    def add_run(self, part: Part, run: int, passes: Passes) -> None:
-        """Fold what is of this period in a run of frames, as `add` would one by one; none was folded before."""
+    def add_run(self, part: Part, run: int, passes: Passes, *, is_last: bool = False) -> None:
+        """Fold what is of this period in a run of frames, as `add` would one by one; none was folded before.
+
+        With `is_last` nothing more will be added, so its ticks are not held.
+        """
         number = passes.number
         if self._best is not None or self._pass not in (number, -1):
             for offset, frame in zip(part.offsets, part.frames, strict=True):
@@ -192,16 +175,20 @@ class CandleFold:
         self._pass = number
         frame = part.last_frame
         if frame.coarse:
-            bounds = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in part.frames}
-            self._coarse_frames().forward(number, list(bounds), frame)
+            touched = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in part.frames}
+            self._coarse_frames().forward(number, list(touched), frame)
         self.settle()
+        if not is_last:
+            self._keep(part)
+        # At once, while the ticks are in the processor's cache.
+        if not self._settle_run(frame, part):
+            self._settle_frames([(frame, part.ticks)])
+
+    def _keep(self, part: Part) -> None:
         if records := part.records:
             self._held.add_records(records, len(part))
         else:
             self._held.add(part.ticks)
-        # At once, while the ticks are in the processor's cache.
-        if not self._settle_run(frame, part):
-            self._settle_frames([(frame, part.ticks)])
 
     def _counted(self) -> Counter[Tick]:
         """How often each tick counts, including those held so far."""
@@ -219,15 +206,15 @@ class CandleFold:
 
     def _new_in_coarse(self, passes: Passes, frame: Frame, ticks: list[Tick]) -> list[Tick]:
         is_opener = passes.opener is frame
-        piece = Piece(passes.number, is_opener, frame, passes.turned, *_bounds(frame), ticks, list(map(same, ticks)))
+        piece = Piece(passes.number, is_opener, frame, passes.turned, *bounds(frame), ticks, list(map(same, ticks)))
         return self._coarse_frames().later(piece, self._counted())
 
     def _new_in_pass(self, pass_number: int, ticks: list[Tick]) -> list[Tick]:
         best = self._best if self._best is not None else self._counted()
-        if pass_number != self._pass:
-            self._pass = pass_number
-            self._current = Counter()
         current = self._current
+        if current is None or pass_number != self._pass:
+            self._pass = pass_number
+            current = self._current = Counter()
         new = []
         for tick in ticks:
             key = same(tick)
@@ -284,18 +271,18 @@ class CandleFold:
     def _settle_run(self, frame: Frame, part: Part) -> bool:
         """Update them with a run, column by column; False when not every price is positive and finite."""
         prices, asks = bids, _ = part.bid, part.ask
-        spread = min(map(sub, asks, bids))
+        low, high, spread = extremes(bids, asks)
         if frame.mode == "last":
             prices = part.last
-            if not (min(bids) > 0.0 and part.are_deals):
+            if not (low > 0.0 and part.are_deals):
                 return False
-        low = min(prices)
+            low, high = min(prices), max(prices)
         # Where no ask is below its bid, asks are prices too. A sum is finite only when all that is added is.
         if not (low > 0.0 and (spread >= 0.0 or min(asks) > 0.0)):
             return False
         if not (part.run.is_finite or (sum(prices) + sum(asks) < inf and (prices is bids or sum(bids) < inf))):
             return False
-        high, first, last = max(prices), part.earliest, part.latest
+        first, last = part.earliest, part.latest
         if high > self.high:
             self.high = high
         if low < self.low:
@@ -329,7 +316,7 @@ class CandleFold:
             self._counts_deals = True
             self._volume += sum(map(is_deal, map(_flags, ticks)))
         if ticks.volume if isinstance(ticks, Columns) else any(map(_volume, ticks)):
-            self._volume_units += _units(ticks)
+            self._volume_units += volume_units(ticks)
         self._note_point(frame)
 
     def _note_point(self, frame: Frame) -> None:
@@ -337,7 +324,7 @@ class CandleFold:
             self._point = frame.point
 
     def _units(self) -> int:
-        return self._volume_units + _units(self.copies)
+        return self._volume_units if self._coarse is None else self._volume_units + volume_units(self.copies)
 
     @property
     def copies(self) -> Sequence[Tick]:
@@ -347,13 +334,15 @@ class CandleFold:
     @property
     def volume(self) -> int:
         """Number of ticks, with and without a price; of a symbol charted by last, of deals."""
+        if self._coarse is None:
+            return self._volume
         copies = self.copies
         return self._volume + (sum(map(is_deal, map(_flags, copies))) if self._counts_deals else len(copies))
 
     @property
     def real_volume(self) -> float:
         """Sum of the ticks' volumes, exact before it becomes a double."""
-        return self._units() / (1 << VOLUME_SCALE)
+        return volume_of(self._units())
 
     @property
     def spread(self) -> int | None:

@@ -40,6 +40,18 @@ def spans(ranges: Iterable[Range]) -> tuple[Span, ...]:
     return tuple((position(partition, first), position(partition, last)) for partition, first, last in ranges)
 
 
+def first_position(ranges: Ranges) -> int:
+    """The first position of ranges, of which there is one."""
+    partition, first, _ = ranges[0]
+    return position(partition, first)
+
+
+def last_position(ranges: Ranges) -> int:
+    """The last position of ranges, of which there is one."""
+    partition, _, last = ranges[-1]
+    return position(partition, last)
+
+
 def from_spans(of: Iterable[Span]) -> Ranges:
     """The ranges of spans of positions; a span never crosses partitions."""
     found = []

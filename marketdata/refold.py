@@ -19,7 +19,7 @@ from typing import Any, Final
 from msgspec.structs import astuple
 
 from marketdata.fold import CandleFold, split_by_period
-from marketdata.offsets import Range, Ranges, normalized, place, spans
+from marketdata.offsets import Range, Ranges, first_position, last_position, normalized, place, spans
 from marketdata.resends import Passes
 from marketdata.runs import Chunk, Flows, Part, Run, flows
 from marketdata.tick import Columns, Frame, Tick, Ticks, joined, period_of, rows_of, same
@@ -87,7 +87,8 @@ class _Target:
             if (inside := run.within(first, last)) is not None:
                 self.passes.enter_run(inside.first_frame, inside.last_frame, inside.earliest, inside.latest)
                 if (part := inside.part(self.fold.ts, self.width_ms)) is not None:
-                    self.fold.add_run(part, self.index, self.passes)
+                    is_last = self.spans[-1] == (first, last) and last <= run.offsets[-1]
+                    self.fold.add_run(part, self.index, self.passes, is_last=is_last)
             if last >= run.offsets[-1]:
                 break
             if not self._next_span():
@@ -152,8 +153,7 @@ class Refold:
             raise TooManyTicks
 
     def _feed(self, key: _Key, positions: Sequence[int], frames: Sequence[Frame]) -> None:
-        active = self._activated(key, positions[-1])
-        if not active:
+        if not (active := self._activated(key, positions[-1])):
             return
         # Only these change now; counting those of all candles costs each chunk the more, the more symbols there are.
         fed, before = active, sum(target.fold.ticks_held for target in active)
@@ -168,7 +168,7 @@ class Refold:
 
     def _activated(self, key: _Key, position: int) -> list[_Target]:
         waiting, active = self._waiting.get(key), self._active.setdefault(key, [])
-        while waiting and spans(waiting[-1].ranges[:1])[0][0] <= position:
+        while waiting and first_position(waiting[-1].ranges) <= position:
             if (proof := waiting.pop()) in self._targets:
                 self._targets[proof] = target = _Target(proof, self._new_fold)
                 active.append(target)
@@ -176,7 +176,7 @@ class Refold:
 
     def complete(self, proof: Proof, position: int) -> CandleFold | None:
         """The fold of a proof, which is let go, when all up to `position` was fed; None if more may belong to it."""
-        if spans(proof.ranges[-1:])[0][1] > position:
+        if last_position(proof.ranges) > position:
             return None
         fold = (self._targets.pop(proof) or _Target(proof, self._new_fold)).fold
         self._ticks_held -= fold.ticks_held
@@ -282,7 +282,7 @@ class TickFold(CandleFold):
         """The ticks in order of time, those of one millisecond in order of arrival; call `finish` first."""
         # Sorting is stable: what comes in one millisecond stays in order of arrival.
         ticks = self._with_copies() if self._held_copies else joined(self._parts)
-        if isinstance(ticks, Columns) and ticks.after_ms == sorted(ticks.after_ms):
+        if isinstance(ticks, Columns) and ticks.in_order:
             return ticks
         return sorted(ticks, key=_time)
 
@@ -349,7 +349,7 @@ class RecordFold(CandleFold):
         self._ticks_held += len(frame.ticks)
         return True
 
-    def add_run(self, part: Part, run: int, passes: Passes) -> None:
+    def add_run(self, part: Part, run: int, passes: Passes, *, is_last: bool = False) -> None:
         """Hold the frames."""
         self._records += zip(part.offsets, part.frames, strict=True)
         self._ticks_held += sum(len(frame.ticks) for frame in part.frames)

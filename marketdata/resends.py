@@ -27,7 +27,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from marketdata.offsets import Ranges, spans
+from marketdata.offsets import Ranges, last_position
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, period_of, same
 from marketdata.wire import decode_frame
 
@@ -87,9 +87,10 @@ def repeats(before: Frame, frame: Frame, boundary: int) -> bool:
         return True  # one record, written twice
     if frame.coarse or before.coarse:
         return False  # equal ticks in one second are honest
-    sent, again = list(before.ticks), list(frame.ticks)
+    sent, again = before.ticks, frame.ticks
     if frame.mode == "last" and sent[0].time_msc != boundary:
         return False  # equal deals in one millisecond are honest, cut anywhere; only a whole frame tells a resend
+    # Of columns only these few ticks are made.
     tail = list(takewhile(lambda tick: tick.time_msc == boundary, reversed(sent)))[::-1]
     head = list(takewhile(lambda tick: tick.time_msc == boundary, again))
     common = min(len(tail), len(head))
@@ -352,7 +353,7 @@ class FullMinutes:
     def __init__(self, minutes: Sequence[Counted]) -> None:
         """`minutes` are ascending, those of one source and symbol."""
         self._minutes = minutes
-        self._ends = [spans(minute.ranges[-1:])[0][1] for minute in minutes]
+        self._ends = [last_position(minute.ranges) for minute in minutes]
         self._held: Columns | None = None
         #: How many minutes were given out.
         self.given = 0
@@ -369,8 +370,7 @@ class FullMinutes:
             held = self._held = Columns.joined(parts if self._held is None else [self._held, *parts])
             # Of other charts a candle counts deals alone; whole seconds are no order.
             in_form = all(frame.mode == "bid" and not frame.coarse for frame in frames)
-            in_order = held.after_ms == sorted(held.after_ms)
-            self.is_whole = self.is_whole and in_form and in_order and len(held) <= _MOST_HELD
+            self.is_whole = self.is_whole and in_form and held.in_order and len(held) <= _MOST_HELD
         end = bisect_right(self._ends, reached, self.given) if self.is_whole else self.given
         if end == self.given or self._held is None:
             return None

@@ -12,19 +12,11 @@ from operator import add, attrgetter, eq, itemgetter
 from typing import Protocol, Self, cast, overload
 
 from marketdata.resends import repeats
-from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks, is_deal, period_of
+from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks, chained, is_deal, period_of
 from marketdata.wire import MIN_TICKS
 
 #: Frames that are folded together, with their offsets.
 Chunk = Sequence[tuple[int, Frame]]
-
-#: Many more bytes than this, once decoded, do not stay in the processor's cache until they are folded.
-_PIECE_BYTES = 192 * 1024
-
-#: With many symbols a piece is larger, so that it has a run of most of them: some sixteen single ticks. Beyond the most
-#: it takes longer than other work may wait, and what it decodes to takes tens of megabytes.
-_SYMBOL_BYTES = 3 * 1024
-_MAX_PIECE_BYTES = 4 * 1024 * 1024
 
 _form = attrgetter("mode", "point", "coarse")
 _time, _bid, _ask, _last, _volume, _flags = map(attrgetter, ("time_msc", "bid", "ask", "last", "volume", "flags"))
@@ -165,10 +157,12 @@ class Run:
         # The times stay as they came: to add up those of all frames takes longer than to decode them.
         self._since_ms, self._after_ms = [one.time_msc for one in columns], [one.after_ms for one in columns]
         self._begins = [0] if len(columns) == 1 else self._starts or range(len(columns))
+        if not all(one.in_order for one in columns):
+            return False
         self._ends = []
         latest = -1
         for since_ms, after_ms in zip(self._since_ms, self._after_ms, strict=True):
-            if since_ms + after_ms[0] < latest or after_ms != sorted(after_ms):
+            if since_ms + after_ms[0] < latest:
                 return False
             latest = since_ms + after_ms[-1]
             self._ends.append(latest)
@@ -176,7 +170,7 @@ class Run:
         if len(columns) == 1:
             self.bid, self.ask = columns[0].bid, columns[0].ask
         else:
-            self.bid, self.ask = (list(chain.from_iterable(map(prices, columns))) for prices in (_bid, _ask))
+            self.bid, self.ask = chained(map(_bid, columns)), chained(map(_ask, columns))
         self.records = [one.record for one in columns if isinstance(one, RecordColumns) and one.record is not None]
         if len(self.records) != len(self.frames):
             self.records = ()
@@ -221,10 +215,11 @@ class Run:
 
     def parts(self, width_ms: int) -> "Iterator[Part]":
         """The run by periods of `width_ms`, in order."""
-        begin, count = 0, len(self.bid)
-        while begin < count:
-            ts = period_of(self.time(begin), width_ms)
-            end = self.index(ts + width_ms)
+        begin = segment = at = 0
+        while segment < len(self._ends):
+            ts = period_of(self._since_ms[segment] + self._after_ms[segment][at], width_ms)
+            segment, at = self._place(ts + width_ms, segment)
+            end = self._begins[segment] + at if segment < len(self._ends) else len(self.bid)
             yield Part(self, begin, end, ts)
             begin = end
 
@@ -244,10 +239,15 @@ class Run:
 
     def index(self, time_msc: int) -> int:
         """The index of the first tick that is not before `time_msc` (UTC epoch milliseconds)."""
-        segment = bisect_left(self._ends, time_msc)
+        segment, at = self._place(time_msc)
+        return self._begins[segment] + at if segment < len(self._ends) else len(self.bid)
+
+    def _place(self, time_msc: int, segment: int = 0) -> tuple[int, int]:
+        """The same as segment, of those from `segment` on, and index in its times."""
+        segment = bisect_left(self._ends, time_msc, segment)
         if segment == len(self._ends):
-            return len(self.bid)
-        return self._begins[segment] + bisect_left(self._after_ms[segment], time_msc - self._since_ms[segment])
+            return segment, 0
+        return segment, bisect_left(self._after_ms[segment], time_msc - self._since_ms[segment])
 
     def frames_of(self, begin: int, end: int) -> tuple[int, int]:
         """Which frames hold the ticks from `begin` to `end`, as indices."""
@@ -380,14 +380,3 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
-
-
-def in_pieces(records: Sequence[Record], symbols: int = 1) -> Iterator[Sequence[Record]]:
-    """A poll in pieces to decode and fold one after the other; `symbols` are those that tick.
-
-    Bytes bound a piece, not records: one of 200 ticks takes up to twice as long for each byte as one of one.
-    """
-    total_bytes = sum(len(record.value) for record in records if record.value is not None)
-    piece_bytes = min(max(_PIECE_BYTES, symbols * _SYMBOL_BYTES), _MAX_PIECE_BYTES)
-    step = max(1, piece_bytes * len(records) // max(1, total_bytes))
-    return (records[begin : begin + step] for begin in range(0, len(records), step))

@@ -6,7 +6,8 @@ column (runtime/archive/periods.py). What is not plain is for `marketdata.refold
 
 from typing import NamedTuple
 
-from marketdata.fold import VOLUME_SCALE, CandleFold
+from marketdata.aggregates import VOLUME_SCALE
+from marketdata.fold import CandleFold
 from marketdata.refold import Proof
 
 

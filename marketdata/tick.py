@@ -108,7 +108,7 @@ class Columns(Struct, gc=False, omit_defaults=True, eq=False):
         for one in columns:
             shift_ms = one.time_msc - since_ms
             after_ms += map(shift_ms.__add__, one.after_ms) if shift_ms else one.after_ms
-        bid, ask = (list(chain.from_iterable(map(prices, columns))) for prices in (_bid, _ask))
+        bid, ask = chained(map(_bid, columns)), chained(map(_ask, columns))
         flags, last, volume = (_joined(columns, name) for name in ("flags", "last", "volume"))
         return Columns(since_ms, after_ms, bid, ask, flags, last, volume)
 
@@ -117,6 +117,11 @@ class Columns(Struct, gc=False, omit_defaults=True, eq=False):
         begin = bisect_left(self.after_ms, first_ms - self.time_msc)
         end = bisect_left(self.after_ms, end_ms - self.time_msc, begin)
         return self if (begin, end) == (0, len(self)) else self[begin:end]
+
+    @property
+    def in_order(self) -> bool:
+        """Whether times never go back."""
+        return self.after_ms == sorted(self.after_ms)
 
     @property
     def are_deals(self) -> bool:
@@ -157,6 +162,14 @@ class Columns(Struct, gc=False, omit_defaults=True, eq=False):
     __hash__ = None  # type: ignore[assignment]  # its lists can be changed
 
 
+def chained(columns: Iterable[list[float]]) -> list[float]:
+    """One list of all: lists are copied by the block, which `chain` does value by value."""
+    whole: list[float] = []
+    for column in columns:
+        whole += column
+    return whole
+
+
 def _joined(columns: "Iterable[Columns]", name: str) -> Any:
     values = [getattr(one, name) for one in columns]
     if not isinstance(values[0], list) and values.count(values[0]) == len(values):
@@ -170,6 +183,11 @@ class RecordColumns(Columns, gc=True, omit_defaults=True, eq=False, dict=True):
     def came_as(self, record: bytes) -> None:
         """Note the record, a fifth of the size of what it decodes to."""
         self.__dict__["record"] = record
+
+    @property
+    def in_order(self) -> bool:
+        """Whether times never go back, which is known from the check."""
+        return cast(bool, self.__dict__["in_order"])
 
     @property
     def record(self) -> bytes | None:
@@ -186,6 +204,7 @@ class RecordColumns(Columns, gc=True, omit_defaults=True, eq=False, dict=True):
         in_order = sorted(self.after_ms)
         if self.time_msc + in_order[0] < 0 or self.time_msc + in_order[-1] > MAX_TIME_MSC:
             raise ValueError(f"times from {self.time_msc + in_order[0]} to {self.time_msc + in_order[-1]}")
+        self.__dict__["in_order"] = in_order == self.after_ms
 
 
 #: Ticks in the order in which they were sent.

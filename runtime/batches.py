@@ -51,7 +51,7 @@ class BatchWriter:
         """Return when every record is confirmed; those of one partition are stored in the order that they have here.
 
         Raises:
-            KafkaError: when Kafka refused one of them; others may be stored.
+            KAFKA_ERRORS: when Kafka refused one of them; others may be stored.
         """
         confirmations: list[asyncio.Future[Any]] = []
         try:

@@ -17,8 +17,9 @@ from marketdata.coverage import Coverage, Touched
 from marketdata.errors import LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
 from marketdata.offsets import MAX_PARTITION, Ranges, contains, intersection, normalized, position, union
+from marketdata.pieces import in_pieces
 from marketdata.refold import NewFold, Proof, Refold, TooManyTicks, completed
-from marketdata.runs import Chunk, Flows, flows, in_pieces
+from marketdata.runs import Chunk, Flows, flows
 from marketdata.wire import numbered_frames
 from runtime.archive import awaited
 from runtime.kafka import Ends

@@ -4,7 +4,6 @@ Time enters as arguments only: `wall_ms` is the clock (UTC epoch milliseconds), 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from marketdata.candle import Candle
@@ -81,8 +80,7 @@ class _Symbol:
         self.arrived_at = 0.0
 
 
-@dataclass(frozen=True)
-class Emission:
+class Emission(NamedTuple):
     """One candle to publish, and the period to settle when the broker has confirmed it."""
 
     period: Period

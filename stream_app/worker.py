@@ -11,7 +11,8 @@ import structlog
 from aiokafka.admin import AIOKafkaAdminClient
 
 from marketdata.errors import InvalidFrame, KafkaRefused, KafkaUnavailable, LogShortened, MissedRecords, TickpipeError
-from marketdata.runs import Chunk, Record, in_pieces
+from marketdata.pieces import in_pieces
+from marketdata.runs import Chunk, Record
 from marketdata.timeframes import M1, Timeframe
 from marketdata.wire import decode_frame, decode_frames
 from runtime import clock

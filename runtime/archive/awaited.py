@@ -14,7 +14,7 @@ from runtime.archive.manifest import Series
 if TYPE_CHECKING:
     from runtime.archive.reader import ArchiveReader
 
-#: Ticks that are handed out at once, for the same reason as `marketdata.runs.in_pieces`.
+#: Ticks that are handed out at once, for the same reason as `marketdata.pieces.in_pieces`.
 _PIECE_TICKS: Final = 1_000
 
 

@@ -6,6 +6,7 @@ import { GapBand } from "./gap-band.js";
 import { Measure } from "./measure.js";
 import { Overlays } from "./overlays.js";
 import { PriceLines } from "./price-lines.js";
+import { SplitSeries } from "./split-series.js";
 import { Studies } from "./studies.js";
 import { Timeline, wallClock } from "./timeline.js";
 
@@ -67,16 +68,17 @@ export class Chart {
       timeScale: { borderVisible: false, timeVisible: true, rightOffset: 6, minBarSpacing: 0.6, tickMarkFormatter: tickMark },
       localization: { timeFormatter: (time) => dateTime(time * 1000) },
     });
-    this.#volume = this.#chart.addSeries(HistogramSeries, {
+    this.#volume = new SplitSeries(this.#library, this.#chart, HistogramSeries, {
       priceScaleId: "volume", priceFormat: { type: "volume" }, lastValueVisible: false, priceLineVisible: false,
     });
     this.#chart.priceScale("volume").applyOptions({ scaleMargins: { top: 0.86, bottom: 0 } });
-    this.#candles = this.#chart.addSeries(CandlestickSeries, { priceLineStyle: 1 });
+    this.#candles = new SplitSeries(this.#library, this.#chart, CandlestickSeries, { priceLineStyle: 1 });
+    const { settled } = this.#candles;
     this.#overlays = new Overlays(this.#library, this.#chart, this.#candles);
     this.#lines = new PriceLines(this.#candles);
     this.#studies = new Studies(this.#library, this.#chart, onStudies);
-    this.#measure = new Measure(element, this.#chart, this.#candles, { place: (x) => this.#placeAt(x), digits: () => this.#digits });
-    this.#gaps = new GapBand(this.#chart, this.#candles, () => this.#timeline);
+    this.#measure = new Measure(element, this.#chart, settled, { place: (x) => this.#placeAt(x), digits: () => this.#digits });
+    this.#gaps = new GapBand(this.#chart, settled, () => this.#timeline);
     this.recolour();
     let [isCrossed, isLeaving] = [false, false];
     // A touch that takes the crosshair away does nothing else.
@@ -216,7 +218,9 @@ export class Chart {
     const { PriceScaleMode } = this.#library;
     const mode = { log: PriceScaleMode.Logarithmic, percent: PriceScaleMode.Percentage }[name] ?? PriceScaleMode.Normal;
     this.#chart.priceScale("right").applyOptions({ mode });
-    this.#studies.setPercent(mode === PriceScaleMode.Percentage);
+    this.#studies.setPercent(name === "percent");
+    this.#candles.split(name !== "percent");
+    this.#setData();
   }
 
   /** Show the crosshair at a moment that is pointed at elsewhere, or nowhere; returns the bar there, or null. */
@@ -227,7 +231,7 @@ export class Chart {
       this.#chart.clearCrosshairPosition();
       return null;
     }
-    this.#chart.setCrosshairPosition(bar.close, bar.time / 1000, this.#candles);
+    this.#chart.setCrosshairPosition(bar.close, bar.time / 1000, this.#candles.settled);
     return bar;
   }
 
@@ -372,12 +376,8 @@ export class Chart {
   #setData() {
     this.#isDrawing = true;
     this.#candles.setData(this.#timeline.points.map((point) => this.#candle(point)));
-    this.#drawVolume();
-    this.#isDrawing = false;
-  }
-
-  #drawVolume() {
     this.#volume.setData(this.#timeline.points.filter(({ open }) => open !== undefined).map((bar) => this.#volumeOf(bar)));
+    this.#isDrawing = false;
   }
 
   /** Prices as the reader's language has them; the library would write all of the chart's numbers alike. */

@@ -3,6 +3,7 @@
 
 import { count } from "./format.js";
 import { t } from "./i18n.js";
+import { SplitSeries } from "./split-series.js";
 import { inOwnPane } from "./studies.js";
 import { wall } from "./zone.js";
 
@@ -19,7 +20,6 @@ export class Overlays {
   #chart;
   #candles;
   #separators = new Separators();
-  #marks;
   #broker = null;
   #spread = null;
   #paint = {};
@@ -29,8 +29,7 @@ export class Overlays {
 
   constructor(library, chart, candles) {
     [this.#library, this.#chart, this.#candles] = [library, chart, candles];
-    candles.attachPrimitive(this.#separators);
-    this.#marks = library.createSeriesMarkers(candles, []);
+    candles.settled.attachPrimitive(this.#separators);
   }
 
   /** `paint`: colours by name. */
@@ -70,14 +69,14 @@ export class Overlays {
     if (isShown === Boolean(this.#spread)) return;
     if (isShown) {
       const { LineSeries, LineType } = this.#library;
-      this.#spread = this.#chart.addSeries(LineSeries, {
+      this.#spread = new SplitSeries(this.#library, this.#chart, LineSeries, {
         color: this.#paint.accent, lineWidth: 1, lineType: LineType.WithSteps, priceLineVisible: false, title: t("spread_"),
         priceFormat: { type: "custom", formatter: count, minMove: 1 },
       }, this.#chart.panes().length);
-      inOwnPane(this.#library, this.#spread);
+      inOwnPane(this.#library, this.#spread.settled);
       this.#drawSpread();
     } else {
-      this.#chart.removeSeries(this.#spread);
+      this.#spread.remove();
       this.#spread = null;
     }
   }
@@ -124,7 +123,7 @@ export class Overlays {
       }
       if (this.#late.has(time)) marks.push({ time: time / 1000, position: "belowBar", shape: "arrowUp", color: this.#paint.accent, size: 0.6 });
     }
-    this.#marks.setMarkers(marks);
+    this.#candles.setMarkers(marks);
   }
 }
 

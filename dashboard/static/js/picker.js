@@ -18,15 +18,9 @@ export class Picker {
   /** Answers that are awaited: until they come, nothing is said not to be found. */
   #asked = 0;
   #onChoose;
-  #onSearch;
 
-  /**
-   * `onSearch(text)` is called when the list is opened, and when there may be more than it shows of what is typed; what it
-   * returns is settled when there is an answer, or none.
-   */
-  constructor({ onChoose, onSearch }) {
+  constructor({ onChoose }) {
     this.#onChoose = onChoose;
-    this.#onSearch = onSearch;
     $("symbol").addEventListener("click", () => (this.isOpen ? this.close() : this.open()));
     $("symbol-search").addEventListener("input", () => this.#type());
     $("symbols").addEventListener("keydown", (event) => this.#key(event));
@@ -48,10 +42,31 @@ export class Picker {
     $("symbol-source").textContent = listing?.source ?? "";
   }
 
+  /**
+   * Of all listings, `told`: what is chosen, or undefined, and `first`: what to begin with: that, else its symbol from
+   * another source, else what is chosen where it is asked for, or the listing with the newest candle.
+   */
+  async find(chosen, isAsked) {
+    const { symbols, isWhole } = await this.#refresh("");
+    const isChosen = ({ symbol }) => symbol === chosen.symbol;
+    let wanted = symbols.filter(isChosen);
+    if (!wanted.length && !isWhole && chosen.symbol) wanted = (await listSymbols(chosen.symbol)).symbols.filter(isChosen);
+    const told = wanted.find(({ source }) => source === chosen.source);
+    const newest = [...symbols].sort((a, b) => Date.parse(b.last) - Date.parse(a.last))[0];
+    return { told, first: told ?? wanted[0] ?? (isAsked ? chosen : newest) };
+  }
+
+  /** Ask for the listings that contain `search`. */
+  async #refresh(search) {
+    const listed = await listSymbols(search);
+    this.#take(search, listed);
+    return listed;
+  }
+
   /** Take the listings that contain `search`; those of a text that was typed over meanwhile are left. */
-  list(listings, { search, isWhole }) {
+  #take(search, { symbols, isWhole }) {
     if (search !== (this.isOpen && !this.#isWhole ? this.#typed : "")) return;
-    this.#listings = listings;
+    this.#listings = symbols;
     // The end of a search says nothing of the whole list.
     if (!search) this.#isWhole = isWhole;
     // It was typed while the list was thought to be whole.
@@ -95,9 +110,11 @@ export class Picker {
     this.#render();
   }
 
+  /** When the list is opened, and when there may be more than it shows of what is typed. */
   async #search(text) {
     this.#asked += 1;
-    await this.#onSearch(text);
+    // The list that it opens with may be old; without an answer that stays.
+    await this.#refresh(text).catch(() => {});
     this.#asked -= 1;
     if (this.isOpen && !this.#shown.length) this.#render();
   }
@@ -143,19 +160,6 @@ export class Picker {
     this.close();
     this.#onChoose(listing);
   }
-}
-
-/**
- * Of what is listed, `told`: what is chosen, or undefined, and `first`: what to begin with: that, else its symbol from another
- * source, else what is chosen where it is asked for, or the listing with the newest candle.
- */
-export async function feedOf(chosen, { symbols, isWhole }, isAsked) {
-  const isChosen = ({ symbol }) => symbol === chosen.symbol;
-  let wanted = symbols.filter(isChosen);
-  if (!wanted.length && !isWhole && chosen.symbol) wanted = (await listSymbols(chosen.symbol)).symbols.filter(isChosen);
-  const told = wanted.find(({ source }) => source === chosen.source);
-  const newest = [...symbols].sort((a, b) => Date.parse(b.last) - Date.parse(a.last))[0];
-  return { told, first: told ?? wanted[0] ?? (isAsked ? chosen : newest) };
 }
 
 const same = (a, b) => a?.symbol === b?.symbol && a?.source === b?.source;

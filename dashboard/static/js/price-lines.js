@@ -77,9 +77,9 @@ export class PriceLines {
 
   #put(name, price, look) {
     if (price === null) {
-      if (this.#lines[name]) this.#candles.removePriceLine(this.#lines[name]);
+      if (this.#lines[name]) this.#candles.settled.removePriceLine(this.#lines[name]);
       delete this.#lines[name];
     } else if (this.#lines[name]) this.#lines[name].applyOptions({ price, ...look });
-    else this.#lines[name] = this.#candles.createPriceLine({ price, lineWidth: 1, lineStyle: 1, ...look });
+    else this.#lines[name] = this.#candles.settled.createPriceLine({ price, lineWidth: 1, lineStyle: 1, ...look });
   }
 }

@@ -3,6 +3,7 @@
 import { oncePerFrame } from "./dom.js";
 import { arithmeticOf, indicatorsOf } from "./indicators.js";
 import { price } from "./format.js";
+import { SplitSeries } from "./split-series.js";
 
 /** Colours of the theme, one for each. */
 const COLOURS = 6;
@@ -32,7 +33,7 @@ export class Studies {
 
   /** Show the indicators that the text names, as `indicatorsOf` reads it. */
   choose(text) {
-    for (const { series } of this.#shown) this.#chart.removeSeries(series);
+    for (const { series } of this.#shown) series.remove();
     this.#shown = [];
     for (const [index, indicator] of indicatorsOf(text).entries()) {
       this.#shown.push({ ...indicator, colour: `study-${(index % COLOURS) + 1}`, values: new Map(), ...this.#series(indicator) });
@@ -93,17 +94,20 @@ export class Studies {
   }
 
   #series({ kind, period }) {
-    const { LineSeries } = this.#library;
     const look = { lineWidth: 1, priceLineVisible: false, lastValueVisible: kind === "rsi", crosshairMarkerVisible: false };
-    if (kind !== "rsi") return { series: this.#chart.addSeries(LineSeries, { ...look, visible: !this.#isPercent }), lines: [] };
-    const known = this.#shown.find((shown) => shown.kind === "rsi")?.series.getPane().paneIndex();
-    const series = this.#chart.addSeries(LineSeries, {
+    if (kind !== "rsi") return { series: this.#made({ ...look, visible: !this.#isPercent }), lines: [] };
+    const known = this.#shown.find((shown) => shown.kind === "rsi")?.series.settled.getPane().paneIndex();
+    const series = this.#made({
       ...look, title: `RSI ${period}`, priceFormat: { type: "custom", formatter: (value) => price(value, 0), minMove: 0.1 },
       autoscaleInfoProvider: () => ({ priceRange: { minValue: 0, maxValue: 100 } }),
     }, known ?? this.#chart.panes().length);
-    if (known === undefined) inOwnPane(this.#library, series);
+    if (known === undefined) inOwnPane(this.#library, series.settled);
     const lines = known === undefined ? RSI_LINES : [];
-    return { series, lines: lines.map((at) => series.createPriceLine({ price: at, lineWidth: 1, lineStyle: 2, axisLabelVisible: false })) };
+    return { series, lines: lines.map((at) => series.settled.createPriceLine({ price: at, lineWidth: 1, lineStyle: 2, axisLabelVisible: false })) };
+  }
+
+  #made(options, pane) {
+    return new SplitSeries(this.#library, this.#chart, this.#library.LineSeries, options, pane);
   }
 
   #compute(shown) {

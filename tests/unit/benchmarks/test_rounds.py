@@ -74,7 +74,7 @@ def test_result_is_stored_as_json_markdown_and_plot(results: Path) -> None:
 def test_page_says_when_others_used_the_machine() -> None:
     quiet = run_rounds("quiet", {"A": taking("A", [1, 1], [])}, rounds=1, unit="ticks")
     cores = quiet.machine["cores"]
-    busy, idle = (Report(**{**vars(quiet), "load": (load, 0.0)}) for load in (0.6 * cores, 0.4 * cores))
+    busy, idle = (Report(**{**vars(quiet), "busy_cores": busy}) for busy in (0.6 * cores, 0.4 * cores))
     assert "Other work ran on the machine" in markdown(busy, "p.png")
     assert "Other work ran on the machine" not in markdown(idle, "p.png")
 

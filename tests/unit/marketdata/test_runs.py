@@ -13,9 +13,9 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata import runs
 from marketdata.offsets import Ranges, from_spans, normalized
-from marketdata.refold import CountedTicks, Proof, Refold
+from marketdata.pieces import in_pieces
+from marketdata.refold import CountedTicks, Proof, Refold, TooManyTicks
 from marketdata.resends import FullMinutes
 from marketdata.runs import Run
 from marketdata.tick import ChartMode, Columns, Frame, Tick
@@ -214,6 +214,15 @@ def test_a_run_refolds_between_holes() -> None:
     assert b'"offsets":[[0,1,2],[0,4,4]]' in fold[0]
 
 
+def test_a_minute_whose_proof_ends_with_a_run_holds_no_ticks() -> None:
+    log = list(enumerate(forward(1, 2, 59_999, 60_000, 60_001)))
+    ends, goes_on = Proof("s", "A", T0, ((0, 0, 2),)), Proof("s", "A", T0 + 60_000, ((0, 3, 5),))
+
+    Refold([ends], max_ticks=0).feed(log[:3])
+    with pytest.raises(TooManyTicks):
+        Refold([goes_on], max_ticks=1).feed(log)
+
+
 def test_a_resend_of_the_end_of_a_run_in_the_next_poll_counts_once() -> None:
     log = list(enumerate([*forward(1, 2, 3), forward(1, 2, 3)[-1], *forward(4, 5)]))
     log_polls = [log[:3], log[3:]]
@@ -275,7 +284,7 @@ def pieces(ticks: int, count: int, symbols: int) -> list[int]:
     [tick] = forward(1)[0].ticks
     value = encode(msgspec.structs.replace(forward(1)[0], ticks=[tick] * ticks))
     records: list[Any] = [ConsumerRecord("t", 0, n, 0, 0, None, value, None, -1, len(value), ()) for n in range(count)]
-    return [len(piece) for piece in runs.in_pieces(records, symbols)]
+    return [len(piece) for piece in in_pieces(records, symbols)]
 
 
 def test_a_piece_has_runs_of_a_thousand_symbols_but_never_minutes_of_work() -> None:
