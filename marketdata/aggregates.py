@@ -7,8 +7,8 @@ from typing import Final
 from marketdata.tick import Frame, Tick, is_deal
 
 #: Doubles are whole numbers of 2**-1074: counted in these units volumes add up exactly, in whatever order they come.
-_SCALE: Final = 1074
-_ONE: Final = 1 << _SCALE
+VOLUME_SCALE: Final = 1074
+_ONE: Final = 1 << VOLUME_SCALE
 
 #: No instrument trades more in a tick (lots, contracts or shares); a larger volume that a sender claims is not added.
 _MAX_VOLUME: Final = 1e18
@@ -42,7 +42,7 @@ def volume_units(ticks: Iterable[Tick]) -> int:
     for volume in (tick.volume for tick in ticks if is_deal(tick.flags)):
         if 0.0 < volume < _MAX_VOLUME:
             whole, parts = volume.as_integer_ratio()
-            total += whole << (_SCALE + 1 - parts.bit_length())
+            total += whole << (VOLUME_SCALE + 1 - parts.bit_length())
     return total
 
 

@@ -1,4 +1,4 @@
-"""Refolds stored candles from the offsets they name, and finds the periods that a log touches. Pure.
+"""Refolds stored candles from the offsets they name. Pure.
 
 The caller reads what `to_read` names, in order, and feeds every frame with its position in the log; frames of the same
 source and symbol that do not touch the candle matter as well, because going back in time opens a pass. Plain forward
@@ -8,8 +8,8 @@ flow is folded in runs (marketdata/runs.py).
 record. Both are fed by `Refold`, so what counts is decided by the fold itself and nowhere else.
 """
 
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -19,7 +19,7 @@ from typing import Any, Final
 from msgspec.structs import astuple
 
 from marketdata.fold import CandleFold, split_by_period
-from marketdata.offsets import Range, Ranges, first_position, last_position, normalized, of_positions, place, spans
+from marketdata.offsets import Range, Ranges, first_position, last_position, normalized, place, spans
 from marketdata.resends import Passes
 from marketdata.runs import Chunk, Flows, Part, Run, flows
 from marketdata.tick import Columns, Frame, Tick, Ticks, joined, period_of, rows_of, same
@@ -191,51 +191,15 @@ class Refold:
         return {proof: target.fold for proof, target in targets.items()}
 
 
-#: Source, symbol and start of the period (UTC epoch milliseconds).
-PeriodKey = tuple[str, str, int]
-
-
-class Coverage:
-    """The periods that one partition touches; feed it every frame in order, with its position in the log."""
-
-    def __init__(self, width_ms: int) -> None:
-        self._width_ms = width_ms
-        self._touched: dict[PeriodKey, array[int]] = {}
-        self._position = -1
-
-    def __len__(self) -> int:
-        return len(self._touched)
-
-    def feed(self, chunk: Chunk) -> None:
-        """Note which periods these frames touch."""
-        touched = self._touched
-        for position, frame in chunk:
-            for ts, _ in split_by_period(frame, self._width_ms)[2]:
-                key = (frame.source, frame.symbol, ts)
-                if (positions := touched.get(key)) is None:
-                    positions = touched[key] = array("q")
-                positions.append(position)
-            self._position = position
-
-    def settled(self) -> dict[PeriodKey, Ranges]:
-        """Return and forget the periods that nothing has touched for a while, with the offsets that touched them.
-
-        A later touch is too far away to be part of the same range (`bridged`).
-        """
-        since = self._position - BRIDGE_RECORDS
-        return self._taken([key for key, positions in self._touched.items() if positions[-1] < since])
-
-    @property
-    def settled_until(self) -> int:
-        """The position of the first record of any remaining period, or the one after the last record that was fed."""
-        return min((positions[0] for positions in self._touched.values()), default=self._position + 1)
-
-    def rest(self) -> dict[PeriodKey, Ranges]:
-        """The remaining periods, once the partition was read to its end."""
-        return self._taken(list(self._touched))
-
-    def _taken(self, keys: list[PeriodKey]) -> dict[PeriodKey, Ranges]:
-        return {key: of_positions(self._touched.pop(key)) for key in keys}
+def completed(
+    left: deque[Proof], provable: Collection[Proof], refold: Refold, position: int
+) -> Iterator[tuple[Proof, CandleFold | None]]:
+    """The next ones of `left`, which are taken from it, up to the first that is not complete."""
+    while left:
+        fold = refold.complete(left[0], position) if left[0] in provable else None
+        if fold is None and left[0] in provable:
+            return
+        yield left.popleft(), fold
 
 
 #: The columns of a tick that counts, and the additional ones of a tick in a record.

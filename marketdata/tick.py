@@ -27,8 +27,8 @@ ChartMode = Literal["bid", "last"]
 
 #: MT5: TICK_FLAG_LAST, TICK_FLAG_VOLUME, TICK_FLAG_BUY, TICK_FLAG_SELL; with TICK_FLAG_BID and TICK_FLAG_ASK all that
 #: are documented.
-_DEAL_FLAGS = 8 | 16 | 32 | 64
-_FLAGS = 2 | 4 | _DEAL_FLAGS
+DEAL_FLAGS = 8 | 16 | 32 | 64
+FLAGS = 2 | 4 | DEAL_FLAGS
 
 TimeMsc = Annotated[int, Meta(ge=0, le=MAX_TIME_MSC)]
 _Flags = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -258,7 +258,7 @@ def period_of(time_msc: int, width_ms: int = MINUTE_MS) -> int:
 
 def is_deal(flags: int) -> bool:
     """Whether a tick with these flags is a deal: its last price and volume are not repeated from an earlier one."""
-    return bool(flags & _DEAL_FLAGS) or not flags & _FLAGS
+    return bool(flags & DEAL_FLAGS) or not flags & FLAGS
 
 
 def same(tick: Tick) -> Tick:
@@ -266,7 +266,7 @@ def same(tick: Tick) -> Tick:
 
     Live ticks have others (1030 was seen) that the history of the same tick lacks.
     """
-    flags = tick.flags & _FLAGS
+    flags = tick.flags & FLAGS
     if flags == tick.flags:
         return tick
     return replace(tick, flags=flags)

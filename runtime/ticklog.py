@@ -5,7 +5,7 @@ Folds candles again from it, and disturbs no consumer group.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,11 +14,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from marketdata.backlog import Sorter, numbered_chunks, numbered_flows
+from marketdata.coverage import Coverage, Touched
 from marketdata.errors import LogTruncated, SettingsError, UnknownTopic, missing_extra
 from marketdata.fold import CandleFold
 from marketdata.offsets import MAX_PARTITION, Ranges, contains, intersection, normalized, position, union
-from marketdata.refold import NewFold, Proof, Refold, TooManyTicks
+from marketdata.refold import NewFold, Proof, Refold, TooManyTicks, completed
 from marketdata.runs import Chunk, Flows, Record
+from runtime.archive import awaited
 from runtime.kafka import Ends
 from runtime.logreader import LogReader, own_log
 from runtime.settings import Settings
@@ -30,16 +32,14 @@ if TYPE_CHECKING:
 #: the time index names; where one is found, in as many before that one. Reading them takes some 50 ms.
 SCAN_RECORDS: Final = 2_000
 
-#: Ticks of the archive that are handed out at once, for the same reason as `marketdata.pieces.in_pieces`.
-_PIECE_TICKS: Final = 1_000
-
 #: Maximum number of ticks that a pass over the log holds while it folds, some 100 MB.
 HELD_TICKS: Final = 2_000_000
 
 #: Behind every position.
 _END: Final = position(MAX_PARTITION + 1, 0)
 
-T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
 
 #: Called with the number of records read since the last call.
 Progress = Callable[[int], None]
@@ -81,8 +81,16 @@ class TickLog:
         self, proofs: Iterable[Proof], *, max_ticks: int = HELD_TICKS, on_progress: Progress | None = None
     ) -> Refolded:
         """Fold every proof again, as `refold_parts` does; once a part is finished its folds hold no ticks."""
-        outcome = Refolded()
-        async for part in self.refold_parts(proofs, max_ticks=max_ticks, on_progress=on_progress):
+        proofs, outcome = list(proofs), Refolded()
+        if archived := await self._in_archive_alone(proofs):
+            archive = await self._open_archive()
+            assert archive is not None  # noqa: S101 - it has something
+            async for records, folds in awaited.folds(archive, archived):
+                outcome.folds |= folds
+                if on_progress is not None:
+                    on_progress(records)
+        rest = [proof for proof in proofs if proof not in outcome.folds]
+        async for part in self.refold_parts(rest, max_ticks=max_ticks, on_progress=on_progress):
             outcome.folds |= part.folds
             outcome.unprovable |= part.unprovable
         return outcome
@@ -130,10 +138,10 @@ class TickLog:
                 for partition, first, last in refold.to_read():
                     async for reached, fed in self._read_flows(partition, first, last, series):
                         refold.feed_flows(fed)
-                        for found in _complete(left, provable, refold, reached):
+                        for found in completed(left, provable, refold, reached):
                             yield found
                         await asyncio.sleep(0)
-                for found in _complete(left, provable, refold, _END):
+                for found in completed(left, provable, refold, _END):
                     yield found
 
     async def _refold(
@@ -266,6 +274,17 @@ class TickLog:
         archive = await self._open_archive()
         return () if archive is None else archive.progress(partition).ranges
 
+    async def _in_archive_alone(self, proofs: Collection[Proof]) -> list[Proof]:
+        """The proofs of one range whose records the archive has, and Kafka no longer."""
+        whole = [proof for proof in proofs if len(proof.ranges) == 1] if self._settings.has_archive else []
+        archived: dict[int, Ranges] = {}
+        for partition in {proof.ranges[0][0] for proof in whole}:
+            kafka_first, _ = self._ends.get(partition) or await self._bounds(partition)
+            if kafka_first:
+                before: Ranges = ((partition, 0, kafka_first - 1),)
+                archived[partition] = intersection(await self._archived(partition), before)
+        return [proof for proof in whole if contains(archived.get(proof.ranges[0][0], ()), proof.ranges)]
+
     async def _open_archive(self) -> "ArchiveReader | None":
         if self._archive is None and self._settings.has_archive:
             try:
@@ -294,9 +313,24 @@ class TickLog:
             LogTruncated: when the next offset to read is held no more.
             ArchiveUnavailable, ArchiveDamaged: when the archive is needed and cannot be read.
         """
-        archived = partial(self._archived_chunks, series=series)
+        archived = partial(awaited.chunks, series=series)
         async for chunk in self._read(partition, first, last, archived, numbered_chunks, on_progress=on_progress):
             yield chunk
+
+    async def cover(
+        self, coverage: Coverage, partition: int, first: int, last: int, *, on_progress: Progress | None = None
+    ) -> AsyncIterator[None]:
+        """Feed it the same, some records after the other.
+
+        Raises: as `read`.
+        """
+        archived = partial(awaited.touched, width_ms=coverage.width_ms)
+        async for part in self._read(partition, first, last, archived, numbered_chunks, on_progress=on_progress):
+            if isinstance(part, Touched):
+                coverage.note(part)
+            else:
+                coverage.feed(part)
+            yield
 
     async def _read_flows(
         self,
@@ -310,7 +344,7 @@ class TickLog:
 
         Raises: as `read`.
         """
-        archived, recorded = partial(self._archived_flows, series=series), partial(numbered_flows, Sorter())
+        archived, recorded = partial(awaited.flows, series=series), partial(numbered_flows, Sorter())
         async for part in self._read(partition, first, last, archived, recorded, on_progress=on_progress):
             yield part
 
@@ -319,16 +353,17 @@ class TickLog:
         partition: int,
         first: int,
         last: int,
-        archived: Callable[[int, int, int], AsyncIterator[tuple[int, T]]],
-        recorded: Callable[[int, Sequence[Record]], Iterable[T]],
+        archived: "Callable[[ArchiveReader, int, int, int], AsyncIterator[tuple[int, A]]]",
+        recorded: Callable[[int, Sequence[Record]], Iterable[B]],
         *,
         on_progress: Progress | None,
-    ) -> AsyncIterator[T]:
+    ) -> AsyncIterator[A | B]:
         """What `archived` gives of the archive, with the number of records in each, and `recorded` of Kafka's polls."""
         while first <= last:
             in_archive = await self._last_in_archive(partition, first, last)
-            if in_archive is not None:
-                async for count, part in archived(partition, first, in_archive):
+            archive = None if in_archive is None else await self._open_archive()
+            if in_archive is not None and archive is not None:
+                async for count, part in archived(archive, partition, first, in_archive):
                     yield part
                     if on_progress is not None:
                         on_progress(count)
@@ -357,40 +392,3 @@ class TickLog:
         if first >= kafka_first or not intersection(await self._archived(partition), ((partition, first, first),)):
             return None
         return min(last, kafka_first - 1)
-
-    async def _archived_flows(
-        self, partition: int, first: int, last: int, series: Collection[tuple[str, str]]
-    ) -> AsyncIterator[tuple[int, tuple[int, Flows]]]:
-        archive = await self._open_archive()
-        assert archive is not None  # noqa: S101 - `_last_in_archive` has asked it
-        begin = position(partition, 0)
-        parts = archive.flows(partition, first, last, series=series)
-        while (some := await asyncio.to_thread(next, parts, None)) is not None:
-            for part in some:
-                positions = [begin + offset for offset in part.offsets]
-                yield len(positions), (begin + part.reached, {part.series: (positions, part.frames)})
-
-    async def _archived_chunks(
-        self, partition: int, first: int, last: int, series: Collection[tuple[str, str]] | None
-    ) -> AsyncIterator[tuple[int, Chunk]]:
-        archive = await self._open_archive()
-        assert archive is not None  # noqa: S101 - `_last_in_archive` has asked it
-        begin = position(partition, 0)
-        chunks = archive.read(partition, first, last, series=series)
-        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-            ticks = sum(len(frame.ticks) for _, frame in chunk)
-            step = max(1, _PIECE_TICKS * len(chunk) // ticks)
-            for start in range(0, len(chunk), step):
-                part = chunk[start : start + step]
-                yield len(part), [(begin + offset, frame) for offset, frame in part]
-
-
-def _complete(
-    left: deque[Proof], provable: Collection[Proof], refold: Refold, position: int
-) -> Iterator[tuple[Proof, CandleFold | None]]:
-    """The next ones of `left`, which are taken from it, up to the first that is not complete."""
-    while left:
-        fold = refold.complete(left[0], position) if left[0] in provable else None
-        if fold is None and left[0] in provable:
-            return
-        yield left.popleft(), fold

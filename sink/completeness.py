@@ -12,8 +12,9 @@ import structlog
 from aiokafka import TopicPartition
 
 from marketdata.candle import Candle
+from marketdata.coverage import Coverage, PeriodKey
 from marketdata.offsets import Ranges, contains, from_multirange, position, union
-from marketdata.refold import Coverage, PeriodKey, Proof, bridged
+from marketdata.refold import Proof, bridged
 from marketdata.rule import Reduced, Verdict
 from marketdata.timeframes import M1, Timeframe
 from runtime.kafka import Ends, admin_client, log_ends
@@ -139,8 +140,7 @@ class Completeness:
         if first >= end:
             return
         coverage = Coverage(self.timeframe.base_width_ms)
-        async for chunk in reading.read(partition, first, end - 1, on_progress=self.on_progress):
-            coverage.feed(chunk)
+        async for _ in reading.cover(coverage, partition, first, end - 1, on_progress=self.on_progress):
             await self.pause()
             if len(coverage) >= 2 * _BATCH_PERIODS:
                 async for candles in self._compared(folding, coverage.settled()):

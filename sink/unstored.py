@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from marketdata.coverage import Coverage
 from marketdata.errors import UnknownTopic
 from marketdata.offsets import Ranges, union
-from marketdata.refold import Coverage, bridged
+from marketdata.refold import bridged
 from marketdata.timeframes import M1
 from runtime.kafka import Ends, topic_ends
 from runtime.kafka_errors import kafka_errors

@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import PROVEN_FIELDS, Candle
+from marketdata.coverage import PeriodKey
 from marketdata.errors import UnknownTimeframe
 from marketdata.offsets import from_multirange
-from marketdata.refold import PeriodKey, Proof
+from marketdata.refold import Proof
 from marketdata.timeframes import M1, timeframe_named
 from runtime.logreader import LogClients, own_log, wait_for_log
 from runtime.settings import Settings

@@ -93,13 +93,13 @@ def frames_in(table: pa.Table, series: Sequence[tuple[str, str]]) -> list[tuple[
     """
     if not len(table):
         return []
-    offsets = _plain(table["offset"], "q")
-    ticks = list(map(Tick, *(_plain(table[name], code) for name, code in TICK_CODES.items())))
+    offsets = plain(table["offset"], "q")
+    ticks = list(map(Tick, *(plain(table[name], code) for name, code in TICK_CODES.items())))
     begins = [0, *(row for row, (one, next_) in enumerate(pairwise(offsets), start=1) if one != next_)]
     first_rows = table if len(begins) == len(table) else table.take(pa.array(begins, pa.int64()))
     facts = zip(
         begins, [*begins[1:], len(ticks)],
-        _plain(first_rows["series"], "i"), _plain(first_rows["received"], "q"),
+        plain(first_rows["series"], "i"), plain(first_rows["received"], "q"),
         *(_values(first_rows[name]) for name in ("request", "mode", "point", "coarse")),
         strict=True,
     )  # fmt: skip
@@ -120,7 +120,7 @@ def flow_in(rows: pa.RecordBatch, series: tuple[str, str]) -> tuple[list[int], S
     The frames are columns, unless they differ in form.
     """
     runs = pc.run_end_encode(rows["offset"])
-    offsets, ends = _plain(runs.values, "q"), _plain(runs.run_ends, "i")
+    offsets, ends = plain(runs.values, "q"), plain(runs.run_ends, "i")
     starts: Sequence[int] = range(len(rows)) if len(offsets) == len(rows) else [0, *ends[:-1]]
     firsts = rows if len(offsets) == len(rows) else rows.take(pa.array(starts, pa.int64()))
     if any(len(firsts[name].unique()) > 1 for name in ("mode", "point", "coarse")):
@@ -128,7 +128,7 @@ def flow_in(rows: pa.RecordBatch, series: tuple[str, str]) -> tuple[list[int], S
         found = frames_in(pa.table([*rows.columns, numbers], WITH_SERIES), [series])
         return offsets, [frame for _, frame in found]
     mode, point, coarse = (firsts[name][0].as_py() for name in ("mode", "point", "coarse"))
-    received, request = _plain(firsts["received"], "q"), firsts["request"]
+    received, request = plain(firsts["received"], "q"), firsts["request"]
 
     def made(number: int, ticks: Ticks) -> Frame:
         return Frame(
@@ -138,15 +138,15 @@ def flow_in(rows: pa.RecordBatch, series: tuple[str, str]) -> tuple[list[int], S
 
     times = rows["time"].cast(pa.int64())
     since_ms = times[0].as_py()
-    bid, ask = _plain(rows["bid"], "d"), _plain(rows["ask"], "d")
+    bid, ask = plain(rows["bid"], "d"), plain(rows["ask"], "d")
     last, volume, flags = (_one_or_all(rows[name], TICK_CODES[name]) for name in ("last", "volume", "flags"))
-    ticks = Columns(since_ms, _plain(pc.subtract(times, since_ms), "q"), bid, ask, flags, last, volume)
+    ticks = Columns(since_ms, plain(pc.subtract(times, since_ms), "q"), bid, ask, flags, last, volume)
     return offsets, ColumnFrames(ticks, starts, made)
 
 
 def rows_in(table: pa.Table) -> list[TickRow]:
     """The ticks of a table as rows."""
-    return list(zip(*(_plain(table[name], code) for name, code in TICK_CODES.items()), strict=True))
+    return list(zip(*(plain(table[name], code) for name, code in TICK_CODES.items()), strict=True))
 
 
 class ArrowTicks:
@@ -185,8 +185,11 @@ class ArrowTicks:
         return pa.record_batch([pa.array(column, field.type) for column, field in values], self.schema)
 
 
-def _plain(column: pa.ChunkedArray | pa.Array, code: str) -> Any:
-    # Ten times as fast as `to_pylist`, which makes an object of Arrow's for each value.
+def plain(column: pa.ChunkedArray | pa.Array, code: str) -> Any:
+    """The numbers of a column without nulls as a list.
+
+    Ten times as fast as `to_pylist`, which makes an object of Arrow's for each value.
+    """
     found = array(code)
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         width = found.itemsize
@@ -198,7 +201,7 @@ def _plain(column: pa.ChunkedArray | pa.Array, code: str) -> Any:
 def _one_or_all(column: pa.Array, code: str) -> Any:
     """The value that all have, to the bit: 0.0 is not -0.0; or the list of them."""
     bits = column.view(pa.int64())
-    return column[0].as_py() if pc.all(pc.equal(bits, bits[0])).as_py() else _plain(column, code)
+    return column[0].as_py() if pc.all(pc.equal(bits, bits[0])).as_py() else plain(column, code)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

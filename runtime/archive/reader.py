@@ -4,7 +4,7 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -12,14 +12,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
+from marketdata.coverage import Touched
 from marketdata.errors import ArchiveDamaged
-from marketdata.offsets import Ranges
+from marketdata.offsets import Ranges, position
+from marketdata.refold import Proof
 from marketdata.runs import Chunk
+from marketdata.summed import SummedFold
 from marketdata.tick import Frame
+from marketdata.timeframes import Timeframe
 from runtime.archive.columns import SCHEMA, TICK_COLUMNS, WITH_SERIES, flow_in, frames_in
 from runtime.archive.files import ArchiveFiles, open_files
+from runtime.archive.folds import ArchivedFolds, DayFile
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
 from runtime.archive.resends import Part, is_forward, sharing
+from runtime.archive.sums import MOST_SERIES
+from runtime.archive.touched import COLUMNS as OF_TOUCHED
+from runtime.archive.touched import periods_of
 
 #: Rows that are put in order at once, some 100 MB: with ten thousand symbols each window opens as many files.
 _WINDOW_TICKS: Final = 400_000
@@ -97,8 +105,26 @@ class ArchiveReader:
                 yield found
             first = end + 1
 
+    def touched(self, partition: int, first: int, last: int, width_ms: int) -> Iterator[tuple[int, Touched]]:
+        """What the records at offsets from `first` to `last` touch, some after the other; and how many they are."""
+        begin = position(partition, 0)
+        for end, parts in self._windows(partition, first, last, None, OF_TOUCHED):
+            names, periods, records, newest = sorted(parts), [], 0, -1
+            for some in (names[at : at + MOST_SERIES] for at in range(0, len(names), MOST_SERIES)):
+                for number, ts, positions in periods_of([_in_order(parts[name]) for name in some], width_ms, begin):
+                    periods.append(((*some[number], ts), positions))
+                    # A record may touch several periods.
+                    records += len(positions) - (positions[0] == newest)
+                    newest = positions[-1]
+            yield records, Touched(begin + end, periods)
+
     def _windows(
-        self, partition: int, first: int, last: int, series: Collection[Series] | None
+        self,
+        partition: int,
+        first: int,
+        last: int,
+        series: Collection[Series] | None,
+        columns: tuple[str, ...] = tuple(SCHEMA.names),
     ) -> Iterator[tuple[int, dict[Series, list[pa.Table]]]]:
         """The rows of some offsets after the other, by source and symbol, each with the last of these offsets."""
         progress, attempts = self._progress.get(partition), 0
@@ -112,7 +138,7 @@ class ArchiveReader:
                     end = _window_end(files, first, last)
                     parts: dict[Series, list[pa.Table]] = {}
                     for file in files:
-                        if file.first <= end and len(rows := self._groups.rows(file, first, end)):
+                        if file.first <= end and len(rows := self._groups.rows(file, first, end, columns)):
                             parts.setdefault((file.source, file.symbol), []).append(rows)
                     yield end, parts
                     first, attempts = end + 1, 0
@@ -123,6 +149,22 @@ class ArchiveReader:
                 if attempts == _ATTEMPTS:
                     raise ArchiveDamaged(f"a file of the archive is missing: {exc}") from exc
                 self._forget_manifests()
+
+    def folds(self, proofs: Iterable[Proof]) -> Iterator[tuple[int, dict[Proof, SummedFold]]]:
+        """Folds of these proofs, all of one range and archived, some after the other; with the number of records read.
+
+        What is not among them, for whatever reason, is left to a fold of the frames.
+        """
+        parts: dict[tuple[int, Timeframe], list[Proof]] = {}
+        for proof in proofs:
+            parts.setdefault((proof.ranges[0][0], proof.timeframe), []).append(proof)
+        for (partition, timeframe), some in parts.items():
+            folds = ArchivedFolds(partition, timeframe, some)
+            first, last = min(proof.ranges[0][1] for proof in some), max(proof.ranges[0][2] for proof in some)
+            # Reading frames looks again where a file was merged meanwhile, and names one that is damaged.
+            with suppress(pa.ArrowException, OSError):
+                days = self._days(self.progress(partition), partition, first, last)
+                yield from folds.read(self._catalogue.files, [day for day in days if folds.has_part_in(day.file)])
 
     def files(self, partition: int) -> Iterator[ArchivedFile]:
         """Every file of the partition, day by day."""
@@ -158,15 +200,18 @@ class ArchiveReader:
     def _files(
         self, progress: Progress, partition: int, first: int, last: int, series: Collection[Series] | None
     ) -> list[ArchivedFile]:
-        found = []
+        found = [
+            file for _, file in self._days(progress, partition, first, last)
+            if series is None or (file.source, file.symbol) in series
+        ]  # fmt: skip
+        return sorted(found, key=lambda file: file.first)
+
+    def _days(self, progress: Progress, partition: int, first: int, last: int) -> Iterator[DayFile]:
         for date, day in progress.days.items():
             if day.first <= last and day.last >= first:
-                found += [
-                    file for file in self._manifest(date, partition).files
-                    if file.first <= last and file.last >= first
-                    and (series is None or (file.source, file.symbol) in series)
-                ]  # fmt: skip
-        return sorted(found, key=lambda file: file.first)
+                for file in self._manifest(date, partition).files:
+                    if file.first <= last and file.last >= first:
+                        yield DayFile(date, file)
 
 
 class FlowPart(NamedTuple):
@@ -278,11 +323,11 @@ class _RowGroups:
         self._held.clear()
         self._ticks = 0
 
-    def rows(self, file: ArchivedFile, first: int, last: int) -> pa.Table:
+    def rows(self, file: ArchivedFile, first: int, last: int, columns: tuple[str, ...]) -> pa.Table:
         """The rows of the file at these offsets."""
         with self._damage_named(file.path):
-            tables = [self._group(file.path, group) for group in self._overlapping(file, first, last)]
-        rows = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+            tables = [self._group(file.path, group, columns) for group in self._overlapping(file, first, last)]
+        rows = pa.concat_tables(tables) if tables else SCHEMA.empty_table().select(columns)
         if file.first < first or file.last > last:
             # In order of their offsets: a slice, where a filter would copy all of them.
             begin = bisect_left(rows["offset"], first, key=pa.Int64Scalar.as_py)
@@ -334,7 +379,7 @@ class _RowGroups:
                 self._open.popitem(last=False)
         return parquet
 
-    def _group(self, path: str, group: int, columns: tuple[str, ...] = tuple(SCHEMA.names)) -> pa.Table:
+    def _group(self, path: str, group: int, columns: tuple[str, ...]) -> pa.Table:
         # The columns of a tick alone take a sixth to a tenth of the time: those of its record are texts.
         key = (path, group, columns)
         if (found := self._held.get(key)) is None:

@@ -8,14 +8,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec.structs import astuple
 
+from marketdata.coverage import Coverage
 from marketdata.fold import split_by_period
 from marketdata.offsets import Range
-from marketdata.refold import CountedTicks, Coverage, Proof, Refold, TickRow, bridged
+from marketdata.refold import CountedTicks, Proof, Refold, TickRow, bridged
 from marketdata.resends import Passes, repeats
 from marketdata.runs import Chunk
 from marketdata.tick import period_of
 from marketdata.timeframes import M1
 from runtime.archive.columns import TICK_COLUMNS, WITH_SERIES, frames_in
+from runtime.archive.forward import TOLD_APART_BY, not_forward
 from runtime.archive.manifest import ArchivedFile, Series
 
 _ONE_SERIES: Final = [("", "")]
@@ -85,10 +87,10 @@ class Flow:
         """Follow the next rows, which hold whole frames."""
         if not len(rows):
             return
-        times = rows["time"].cast(pa.int64())
+        times = rows["time"].combine_chunks().cast(pa.int64())
         low, high = pc.min_max(times).as_py().values()
         # Nearly always plain, which takes a tenth of the time.
-        if self.is_forward and not (low > self.high and _is_ascending(times, rows["offset"])):
+        if self.is_forward and not (low > self.high and _is_plain(times, rows)):
             self.is_forward = self._is_one_pass(rows)
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._before = rows
@@ -135,13 +137,8 @@ def _differ_at_once(rows: pa.Table, first_rows: pa.Array, frames: pa.Array) -> p
     return pc.and_(differ, pc.equal(pc.subtract(own, before), 1)).combine_chunks()
 
 
-def _is_ascending(times: pa.ChunkedArray, offsets: pa.ChunkedArray) -> bool:
-    """Whether each tick is later than the one before it, or in the same frame and not earlier."""
-    before, after = times.slice(0, len(times) - 1), times.slice(1)
-    if pc.all(pc.greater(after, before)).as_py() is not False:
-        return True
-    one_frame = pc.equal(offsets.slice(1), offsets.slice(0, len(offsets) - 1))
-    return bool(pc.all(pc.or_(pc.greater(after, before), pc.and_(pc.equal(after, before), one_frame))).as_py())
+def _is_plain(times: pa.Array, rows: pa.Table) -> bool:
+    return not not_forward(times, {name: rows[name].combine_chunks() for name in ("offset", *TOLD_APART_BY)})
 
 
 def _last_frame(rows: pa.Table) -> pa.Table:

@@ -6,8 +6,9 @@ import pytest
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry
 
+from marketdata.coverage import Coverage
 from marketdata.offsets import position
-from marketdata.refold import BRIDGE_RECORDS, Coverage
+from marketdata.refold import BRIDGE_RECORDS
 from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
 from runtime.logreader import wait_for_log

@@ -16,8 +16,9 @@ from pyarrow.parquet import read_table
 from typer.testing import CliRunner, Result
 
 from archive.writer import Writer
+from marketdata.coverage import Coverage
 from marketdata.offsets import normalized, position
-from marketdata.refold import Coverage, Proof, Refold, TickFold, bridged
+from marketdata.refold import Proof, Refold, TickFold, bridged
 from marketdata.timeframes import M1
 from runtime.archive.columns import rows_in
 from runtime.archive.files import ObjectFiles
