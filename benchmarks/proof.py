@@ -22,6 +22,7 @@ from marketdata.candle import Candle
 from marketdata.pieces import in_pieces
 from marketdata.tick import MINUTE_MS, Columns, Ticks, period_of
 from marketdata.wire import decode_frames, encode
+from runtime import clock
 from runtime.process import collect_rarely
 from stream_app.emitter import Metrics
 from stream_app.partition import Decoding, Partition
@@ -54,7 +55,7 @@ def exactly(records: list[Stored], frame_size: int) -> dict[Key, Bar]:
     decoding = Decoding("ticks", Metrics(), links=False)
 
     def publish() -> None:
-        wall_ms, now = time.time_ns() // 1_000_000, time.monotonic()
+        wall_ms, now = clock.now_ms(), time.monotonic()
         for emission in window.emissions(wall_ms=wall_ms, now=now):
             if (candle := emission.candle) is not None:
                 encode(candle)

@@ -1,7 +1,7 @@
 """A fold that is made at once, from what somebody else has computed of ticks that all count. Pure.
 
 Of plain forward flow every tick counts, so what a fold has of a period can be had of many periods at a time, column by
-column (runtime/archive/periods.py). What is not plain is for `marketdata.refold`.
+column (runtime/archive/sums.py). What is not plain is for `marketdata.refold`.
 """
 
 from typing import NamedTuple

@@ -363,8 +363,8 @@ class TickLog:
             in_archive = await self._last_in_archive(partition, first, last)
             archive = None if in_archive is None else await self._open_archive()
             if in_archive is not None and archive is not None:
-                async for count, part in archived(archive, partition, first, in_archive):
-                    yield part
+                async for count, of_archive in archived(archive, partition, first, in_archive):
+                    yield of_archive
                     if on_progress is not None:
                         on_progress(count)
                 first = in_archive + 1

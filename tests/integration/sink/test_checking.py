@@ -138,7 +138,8 @@ async def test_a_check_goes_on_where_it_broke_off(
     await flow.log_frames([recent(n) for n in range(3)])
     await folded(settings, 3)
     monkeypatch.setattr("sink.completeness._BATCH_PERIODS", 1)
-    monkeypatch.setattr("marketdata.refold.BRIDGE_RECORDS", 0)
+    for module in ("marketdata.refold", "marketdata.coverage"):
+        monkeypatch.setattr(f"{module}.BRIDGE_RECORDS", 0)
     monkeypatch.setattr("marketdata.backlog.in_pieces", lambda records: ([record] for record in records))
     pauses = 0
 
