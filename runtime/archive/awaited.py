@@ -9,9 +9,9 @@ from marketdata.offsets import position
 from marketdata.refold import Proof
 from marketdata.runs import Chunk, Flows
 from marketdata.summed import SummedFold
-from runtime.archive.manifest import Series
 
 if TYPE_CHECKING:
+    from runtime.archive.manifest import Series
     from runtime.archive.reader import ArchiveReader
 
 #: Ticks that are handed out at once, for the same reason as `marketdata.pieces.in_pieces`.
@@ -19,7 +19,7 @@ _PIECE_TICKS: Final = 1_000
 
 
 async def flows(
-    archive: "ArchiveReader", partition: int, first: int, last: int, series: Collection[Series]
+    archive: "ArchiveReader", partition: int, first: int, last: int, series: "Collection[Series]"
 ) -> AsyncIterator[tuple[int, tuple[int, Flows]]]:
     """What `ArchiveReader.flows` gives, with positions and the one up to which all are read; and how many records."""
     begin = position(partition, 0)
@@ -31,7 +31,7 @@ async def flows(
 
 
 async def chunks(
-    archive: "ArchiveReader", partition: int, first: int, last: int, series: Collection[Series] | None
+    archive: "ArchiveReader", partition: int, first: int, last: int, series: "Collection[Series] | None"
 ) -> AsyncIterator[tuple[int, Chunk]]:
     """What `ArchiveReader.read` gives, with positions; and how many records."""
     begin = position(partition, 0)
