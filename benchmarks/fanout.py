@@ -19,7 +19,7 @@ from statistics import quantiles
 import psutil
 from rich.console import Console
 
-from benchmarks.ingest import TICK, read_answer, request_of
+from benchmarks.ingest import read_answer, request_of, tick_of
 from benchmarks.memory import SERVICES, variables
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
@@ -89,7 +89,7 @@ async def post(port: int, rate: int, until: float) -> None:
     incoming, outgoing = await asyncio.open_connection("127.0.0.1", port)
     began, turn = time.time(), 0
     while time.time() < until:
-        ticks = b",".join(TICK % (number, clock.now_ms()) for number in range(SYMBOLS))
+        ticks = b",".join(tick_of(number, clock.now_ms()) for number in range(SYMBOLS))
         outgoing.write(request_of(b'{"ticks":[%b]}' % ticks))
         await read_answer(incoming)
         turn += 1

@@ -17,16 +17,17 @@ import psutil
 
 from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
 from benchmarks.services import serving
+from tests.days import eurusd_ticks
 from tests.servers import EmbeddedServers
 
 CONNECTIONS = 64
 TICKS = 200
 KEY = "benchmark"
 
-#: A tick as DataCollectorPRO posts it.
-TICK = (
-    b'{"ts":"2025-10-20T02:20:00Z","symbol":"SYM%d","bid":1.165120,"ask":1.165180,"last":0.000000,"volume":0,"flags":6,'
-    b'"ts_msc":%d,"digits":5,"point":0.000010,"spread":0.000060,"meta":{"ea":"PDC","ver":"1.65","src":"tick",'
+#: A tick as DataCollectorPRO posts it: number of the symbol, bid, ask, time, spread.
+_TICK = (
+    b'{"ts":"2025-10-20T02:20:00Z","symbol":"SYM%d","bid":%.6f,"ask":%.6f,"last":0.000000,"volume":0,"flags":6,'
+    b'"ts_msc":%d,"digits":5,"point":0.000010,"spread":%.6f,"meta":{"ea":"PDC","ver":"1.65","src":"tick",'
     b'"acct":12345,"srv":"Broker-Demo","build":3850}}'
 )
 FIRST_MSC = 1_760_926_800_000
@@ -46,10 +47,17 @@ def variables(kafka_bootstrap: str, port: int) -> dict[str, str]:
     }
 
 
+def tick_of(symbol: int, time_msc: int) -> bytes:
+    """One tick; the prices are those of some tick of the day, since what never changes takes no time to compress."""
+    quotes = eurusd_ticks()
+    quote = quotes[time_msc % len(quotes)]
+    return _TICK % (symbol, quote.bid, quote.ask, time_msc, quote.ask - quote.bid)
+
+
 def body_of(number: int, ticks: int) -> bytes:
     """A body of so many ticks of 8 symbols; no two have the same times."""
     first = number * ticks
-    return b'{"ticks":[%b]}' % b",".join([TICK % ((first + n) % 8, FIRST_MSC + first + n) for n in range(ticks)])
+    return b'{"ticks":[%b]}' % b",".join([tick_of((first + n) % 8, FIRST_MSC + first + n) for n in range(ticks)])
 
 
 def request_of(body: bytes, path: str = "/ingest/tick") -> bytes:

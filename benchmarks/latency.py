@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from benchmarks.ingest import TICK, read_answer, request_of
+from benchmarks.ingest import read_answer, request_of, tick_of
 from benchmarks.memory import SERVICES, variables
 from benchmarks.outcome import Beginning
 from benchmarks.report import table_of
@@ -103,7 +103,7 @@ class Client:
             # No two of a symbol have the same time.
             self._newest[number] = time_msc = max(self._newest[number] + 1, clock.now_ms())
             self._watches.posted(f"SYM{number}", time_msc, planned)
-            outgoing.write(request_of(TICK % (number, time_msc)))
+            outgoing.write(request_of(tick_of(number, time_msc)))
             await read_answer(incoming)
             if planned >= answered.counts_from:
                 answered.latencies.append(time.time() - planned)
