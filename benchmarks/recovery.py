@@ -92,7 +92,8 @@ def main() -> None:
             topics = {count: topic(settings, f"outage-{count}") for count in OVER_SYMBOLS}
             for count, here in topics.items():
                 asyncio.run(write(here, single_ticks(count, HOUR_SECONDS, LONG_AGO_MS, 1_000)))
-            with running_sink(settings) as sink:
+            # It waits for the log that it is told to read, which has to be one of these.
+            with running_sink(topics[OVER_SYMBOLS[0]]) as sink:
                 outages = {count: replaying(here, sink, count * HOUR_SECONDS) for count, here in topics.items()}
                 measure(
                     "recovery-outage", "symbols", outages, rounds=options.rounds,
