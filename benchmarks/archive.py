@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from aiokafka.admin import RecordsToDelete
 from archive.writer import Writer
 from benchmarks.fold import SYMBOLS, arguments, measured, reading, records_of, write
 from benchmarks.refold import proofs_of, refold_all
-from benchmarks.rounds import Measured, run_rounds
+from benchmarks.rounds import Measured, measured_child, run_rounds
 from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
 from runtime.kafka import admin_client, log_ends
@@ -70,11 +69,7 @@ def refolding(settings: Settings, ticks_per_symbol: int, frame_size: int) -> Cal
     def run() -> Measured:
         command = [sys.executable, "-m", "benchmarks.archive", "--refold", settings.kafka_bootstrap]
         command += ["--ticks", str(ticks_per_symbol), "--frame", str(frame_size)]
-        done = subprocess.run(  # noqa: S603 - our own
-            command, env=environment(settings), check=True, capture_output=True, text=True
-        )
-        wall, cpu, peak = map(float, done.stdout.split())
-        return Measured(wall, cpu, int(peak), ticks_per_symbol * len(SYMBOLS))
+        return measured_child(command, ticks_per_symbol * len(SYMBOLS), env=environment(settings))[0]
 
     return run
 

@@ -19,7 +19,7 @@ import psutil
 from aiokafka import TopicPartition
 
 from benchmarks.peers.installed import CONFLUENT, python_with
-from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
+from benchmarks.rounds import Measured, cpu_seconds, measured_child, peak_bytes, run_rounds
 from marketdata.tick import DAY_MS, Frame
 from marketdata.wire import encode, frame_key
 from runtime.kafka import log_ends, new_consumer, new_producer
@@ -150,9 +150,7 @@ def reading(settings: Settings, ticks: int) -> Callable[[], Measured]:
 
     def run() -> Measured:
         command = [sys.executable, "-m", "benchmarks.fold", "--read", settings.kafka_bootstrap]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own
-        wall, cpu, peak = map(float, done.stdout.split())
-        return Measured(wall, cpu, int(peak), ticks)
+        return measured_child(command, ticks)[0]
 
     return run
 
@@ -163,9 +161,7 @@ def reading_by_confluent(settings: Settings, ticks: int) -> Callable[[], Measure
     def run() -> Measured:
         python = python_with(CONFLUENT, (3, 13))
         command = [python, str(_READ_WITH_CONFLUENT), settings.kafka_bootstrap, settings.ticks_topic]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own
-        wall, cpu, peak = map(float, done.stdout.split())
-        return Measured(wall, cpu, int(peak), ticks)
+        return measured_child(command, ticks)[0]
 
     return run
 

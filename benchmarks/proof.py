@@ -6,7 +6,6 @@ nothing is ever sent twice, late, or read again: it notes no offsets, keeps no t
 passes, spreads and quotes, and never closes a minute. The candles of both must be equal.
 """
 
-import subprocess
 import sys
 import time
 from bisect import bisect_left
@@ -17,7 +16,7 @@ import msgspec
 import psutil
 
 from benchmarks.fold import SYMBOLS, arguments, records_of
-from benchmarks.rounds import Contender, Measured, cpu_seconds, peak_bytes, run_rounds
+from benchmarks.rounds import Contender, Measured, cpu_seconds, measured_child, peak_bytes, run_rounds
 from marketdata.candle import Candle
 from marketdata.pieces import in_pieces
 from marketdata.tick import MINUTE_MS, Columns, Ticks, period_of
@@ -163,25 +162,14 @@ def contender(name: str, ticks: int, frame_size: int, hashes: set[str]) -> Conte
 
     def run() -> Measured:
         command = [
-            sys.executable,
-            "-m",
-            "benchmarks.proof",
-            "--run",
-            name,
-            "--ticks",
-            str(ticks),
-            "--frame",
-            str(frame_size),
-        ]
+            sys.executable, "-m", "benchmarks.proof", "--run", name, "--ticks", str(ticks), "--frame", str(frame_size),
+        ]  # fmt: skip
         # Hashes of texts differ from process to process unless this is set.
-        done = subprocess.run(  # noqa: S603 - our own
-            command, check=True, capture_output=True, text=True, env={"PYTHONHASHSEED": "0"}
-        )
-        wall, cpu, peak, found = done.stdout.split()
+        outcome, [found] = measured_child(command, ticks * len(SYMBOLS), env={"PYTHONHASHSEED": "0"})
         hashes.add(found)
         if len(hashes) != 1:
             raise SystemExit("the candles of both folds differ")
-        return Measured(float(wall), float(cpu), int(peak), ticks * len(SYMBOLS))
+        return outcome
 
     return run
 

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from itertools import cycle, islice
 import psutil
 
 from benchmarks.fold import SYMBOLS, arguments, filled, folding
-from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
+from benchmarks.rounds import Measured, cpu_seconds, measured_child, peak_bytes, run_rounds
 from marketdata.refold import Proof
 from marketdata.tick import DAY_MS, period_of
 from runtime.process import collect_rarely
@@ -47,9 +46,7 @@ def refolding(settings: Settings, ticks_per_symbol: int, frame_size: int) -> Cal
             sys.executable, "-m", "benchmarks.refold", "--refold", settings.kafka_bootstrap,
             "--ticks", str(ticks_per_symbol), "--frame", str(frame_size),
         ]  # fmt: skip
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own
-        wall, cpu, peak = map(float, done.stdout.split())
-        return Measured(wall, cpu, int(peak), ticks_per_symbol * len(SYMBOLS))
+        return measured_child(command, ticks_per_symbol * len(SYMBOLS))[0]
 
     return run
 

@@ -3,6 +3,7 @@
 Every benchmark ends in `run_rounds`, so that all of them print, store and plot the same things.
 """
 
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +41,19 @@ class Measured:
     def rate(self) -> float:
         """Pieces of work a second."""
         return self.work / self.wall_seconds
+
+
+def measured_child(
+    command: Sequence[str], work: int, *, env: Mapping[str, str] | None = None
+) -> tuple[Measured, list[str]]:
+    """What a process of its own has measured and printed: wall seconds, CPU seconds and peak bytes; and what follows.
+
+    Raises:
+        CalledProcessError: when it failed.
+    """
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)  # noqa: S603 - our own
+    wall, cpu, peak, *rest = done.stdout.split()
+    return Measured(float(wall), float(cpu), int(peak), work), rest
 
 
 class NotMeasured(Exception):

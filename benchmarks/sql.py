@@ -8,7 +8,6 @@ of Parquet's version 2, which are as fast here and smaller.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from msgspec.structs import replace
 from rich.progress import track
 
 from archive.writer import Writer
-from benchmarks.rounds import Measured, cpu_seconds, peak_bytes, run_rounds
+from benchmarks.rounds import Measured, cpu_seconds, measured_child, peak_bytes, run_rounds
 from marketdata.tick import DAY_MS, Frame, RecordColumns, Tick
 from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
@@ -111,11 +110,10 @@ def asking(query: str, folder: Path, ticks: int, *, is_ours: bool) -> Callable[[
 
     def run() -> Measured:
         command = [sys.executable, "-m", "benchmarks.sql", "--ask", query, str(folder), "ours" if is_ours else "plain"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - our own command
-        wall, cpu, peak, counted = map(float, done.stdout.split())
-        if counted != ticks:
-            raise SystemExit(f"{counted:,.0f} ticks were counted instead of {ticks:,}")
-        return Measured(wall, cpu, int(peak), ticks)
+        outcome, [counted] = measured_child(command, ticks)
+        if int(counted) != ticks:
+            raise SystemExit(f"{int(counted):,} ticks were counted instead of {ticks:,}")
+        return outcome
 
     return run
 

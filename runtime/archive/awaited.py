@@ -1,8 +1,8 @@
 """Reads the archive from an event loop: in another thread, and in parts that do not hold other work up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from marketdata.coverage import Touched
 from marketdata.offsets import position
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from runtime.archive.manifest import Series
     from runtime.archive.reader import ArchiveReader
 
+T = TypeVar("T")
+
 #: Ticks that are handed out at once, for the same reason as `marketdata.pieces.in_pieces`.
 _PIECE_TICKS: Final = 1_000
 
@@ -23,8 +25,7 @@ async def flows(
 ) -> AsyncIterator[tuple[int, tuple[int, Flows]]]:
     """What `ArchiveReader.flows` gives, with positions and the one up to which all are read; and how many records."""
     begin = position(partition, 0)
-    parts = archive.flows(partition, first, last, series=series)
-    while (some := await asyncio.to_thread(next, parts, None)) is not None:
+    async for some in _in_thread(archive.flows(partition, first, last, series=series)):
         for part in some:
             positions = [begin + offset for offset in part.offsets]
             yield len(positions), (begin + part.reached, {part.series: (positions, part.frames)})
@@ -35,8 +36,7 @@ async def chunks(
 ) -> AsyncIterator[tuple[int, Chunk]]:
     """What `ArchiveReader.read` gives, with positions; and how many records."""
     begin = position(partition, 0)
-    found = archive.read(partition, first, last, series=series)
-    while (chunk := await asyncio.to_thread(next, found, None)) is not None:
+    async for chunk in _in_thread(archive.read(partition, first, last, series=series)):
         ticks = sum(len(frame.ticks) for _, frame in chunk)
         step = max(1, _PIECE_TICKS * len(chunk) // ticks)
         for start in range(0, len(chunk), step):
@@ -44,19 +44,18 @@ async def chunks(
             yield len(part), [(begin + offset, frame) for offset, frame in part]
 
 
-async def touched(
+def touched(
     archive: "ArchiveReader", partition: int, first: int, last: int, width_ms: int
 ) -> AsyncIterator[tuple[int, Touched]]:
     """What `ArchiveReader.touched` gives."""
-    found = archive.touched(partition, first, last, width_ms)
-    while (part := await asyncio.to_thread(next, found, None)) is not None:
-        yield part
+    return _in_thread(archive.touched(partition, first, last, width_ms))
 
 
-async def folds(
-    archive: "ArchiveReader", proofs: Iterable[Proof]
-) -> AsyncIterator[tuple[int, dict[Proof, SummedFold]]]:
+def folds(archive: "ArchiveReader", proofs: Iterable[Proof]) -> AsyncIterator[tuple[int, dict[Proof, SummedFold]]]:
     """What `ArchiveReader.folds` gives."""
-    found = archive.folds(proofs)
-    while (part := await asyncio.to_thread(next, found, None)) is not None:
+    return _in_thread(archive.folds(proofs))
+
+
+async def _in_thread(parts: Iterator[T]) -> AsyncIterator[T]:
+    while (part := await asyncio.to_thread(next, parts, None)) is not None:
         yield part

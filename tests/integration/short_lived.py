@@ -9,5 +9,6 @@ from functools import partial
 from tickpipe.embedded import stack
 
 if __name__ == "__main__":
+    # A class by its name, of which `up` only asks to be made.
     stack.StackConfig = partial(stack.StackConfig, short_lived=True)  # type: ignore[assignment,misc]
     runpy.run_module("tickpipe", run_name="__main__")
