@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -14,10 +14,13 @@ from rich.console import Console
 from benchmarks.latency import GOAL_SHARE as LATENCY_SHARE
 from benchmarks.latency import GOALS as LATENCY_GOALS
 from benchmarks.memory import GOALS as MEMORY_GOALS
-from benchmarks.report import RESULTS, Report, store_text, table_of
+from benchmarks.report import RESULTS, Ratio, Report, store_text, table_of
 
 _KAFKA_STREAMS = "Kafka Streams, tuned, in memory, updates every 200 ms"
 _FRAMES = "Tickpipe, frames of 200"
+_WAY, _ALONE = "Tickpipe, the whole way", "the database alone"
+#: Symbols of two points of a curve.
+_MANY, _FEW = "10000", "10"
 _FOLD, _SINK = (
     "see [performance-fold.md](performance-fold.md)",
     "see [performance-sink-http.md](performance-sink-http.md)",
@@ -42,6 +45,7 @@ GOALS = (
     Goal("… against reading alone", "fold-frames-of-1", "fold", "reading alone", 0.7, _FOLD),
     Goal("… frames of 200", "fold-frames-of-200", "fold", "reading alone", 0.35, _FOLD),
     Goal("fold, frames of 200, against the same on single ticks", "peers", _FRAMES, _KAFKA_STREAMS, 12, _FOLD),
+    Goal("fold, 10,000 symbols, against tuned Kafka Streams", "peers-10000-symbols", "Tickpipe", _KAFKA_STREAMS, 1),
     Goal("replay end to end against the fold, single ticks", "replay-frames-of-1", "replay end to end", "fold", 0.8),
     Goal("… frames of 200", "replay-frames-of-200", "replay end to end", "fold", 0.8),
     Goal("refold against the fold, single ticks", "refold-frames-of-1", "refold", "fold", 0.8, _FOLD),
@@ -70,9 +74,55 @@ def _of(goal: Goal) -> Row:
         report = Report.read(path)
         if {goal.ours, goal.other} <= set(report.rounds):
             ratio = report.ratio(goal.ours, goal.other)
-            measured = f"{ratio.median:.2f} × ({ratio.least:.2f}–{ratio.most:.2f})"
+            measured = _times(ratio)
             verdict = _verdict(ratio.median >= goal.least, goal.reading)
     return [goal.stage, f"{goal.least:g} ×", measured, verdict]
+
+
+def _growth() -> Iterator[Row]:
+    """What a benchmark of curves says of two of its points."""
+    goal, measured, verdict = 0.66, _NOT_MEASURED, ""
+    if points := _stored("growth-symbols").get("points"):
+        ratio = Ratio.of(_each(points[_MANY], _rate), _each(points[_FEW], _rate))
+        measured, verdict = _times(ratio), _verdict(ratio.median >= goal, _FOLD)
+    yield [f"fold, 10,000 symbols against {_FEW}", f"{goal:g} ×", measured, verdict]
+
+    most, measured, verdict = 12, _NOT_MEASURED, ""
+    if points := _stored("recovery-outage").get("points"):
+        ratio = Ratio.of(_each(points["1000"], _seconds), _each(points["100"], _seconds))
+        measured, verdict = _times(ratio), _verdict(ratio.median <= most, _FOLD)
+    yield ["an hour caught up: seconds at 1,000 symbols against 100", f"at most {most} ×", measured, verdict]
+
+
+def _whole() -> Iterator[Row]:
+    most, measured, verdict = 1.5, _NOT_MEASURED, ""
+    path = RESULTS / "whole.json"
+    if path.exists():
+        rounds = Report.read(path).rounds
+        if {_WAY, _ALONE} <= set(rounds):
+            ratio = Ratio.of(_each(rounds[_WAY], _cpu), _each(rounds[_ALONE], _cpu))
+            measured, verdict = _times(ratio), _verdict(ratio.median <= most)
+    yield ["processor time of the whole way, against the database alone", f"at most {most:g} ×", measured, verdict]
+
+
+def _each(rounds: list[dict[str, Any]], of: Callable[[dict[str, Any]], float]) -> list[float]:
+    return list(map(of, rounds))
+
+
+def _rate(one: dict[str, Any]) -> float:
+    return float(one["work"] / one["wall_seconds"])
+
+
+def _seconds(one: dict[str, Any]) -> float:
+    return float(one["wall_seconds"])
+
+
+def _cpu(one: dict[str, Any]) -> float:
+    return float(one["cpu_seconds"] / one["work"])
+
+
+def _times(ratio: Ratio) -> str:
+    return f"{ratio.median:.2f} × ({ratio.least:.2f}–{ratio.most:.2f})"
 
 
 def _latency() -> Iterator[Row]:
@@ -109,7 +159,7 @@ def _verdict(is_met: bool, reading: str = "") -> str:
 
 def main() -> None:
     """Print and store."""
-    rows = [*map(_of, GOALS), *_latency(), *_memory()]
+    rows = [*map(_of, GOALS), *_growth(), *_whole(), *_latency(), *_memory()]
     text = "\n".join(table_of(["stage", "goal", "measured", ""], rows))
     path = store_text("goals", text)
     console = Console()

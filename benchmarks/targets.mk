@@ -83,5 +83,7 @@ bench-growth: setup ## curves of the fold over symbols, ticks a record, partitio
 bench-recovery: setup ## measure the way back after kill -9 and after an hour without the stream worker
 	$(BIN)/python -m benchmarks.recovery
 
-bench-goals: bench-peers bench-whole bench bench-refold bench-replay bench-latency bench-memory ## measure every stage and hold it against its goal (half an hour)
+bench-goals: bench-peers bench-whole bench bench-refold bench-replay bench-latency bench-memory ## measure every stage and hold it against its goal (an hour)
+	$(BIN)/python -m benchmarks.growth symbols
+	$(BIN)/python -m benchmarks.recovery outage
 	$(BIN)/python -m benchmarks.goals

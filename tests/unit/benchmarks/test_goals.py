@@ -60,6 +60,33 @@ def test_latency_and_memory_have_goals_of_their_own(results: Path) -> None:
     assert "| 120 MB | 119 MB | met |" in text
 
 
+def test_curves_and_the_whole_way_have_goals_of_their_own(results: Path) -> None:
+    def points(**seconds: float) -> str:
+        each = {x.strip("_"): [{"work": 100, "wall_seconds": took, "cpu_seconds": took}] for x, took in seconds.items()}
+        return json.dumps({"points": each})
+
+    (results / "growth-symbols.json").write_text(points(_10=1.0, _10000=2.0))
+    (results / "recovery-outage.json").write_text(points(_100=2.0, _1000=22.0))
+    run_rounds(
+        "whole",
+        {
+            "the database alone": partial(Measured, 1.0, 2.0, 1, 100),
+            "Tickpipe, the whole way": partial(Measured, 1.0, 4.0, 1, 100),
+        },
+        rounds=2, unit="ticks",
+    )  # fmt: skip
+
+    found = told(results)
+
+    goal, figure, verdict = found["fold, 10,000 symbols against 10"]
+    assert (goal, figure) == ("0.66 ×", "0.50 × (0.50–0.50)")
+    assert verdict.startswith("not met: see [")
+    caught_up = found["an hour caught up: seconds at 1,000 symbols against 100"]
+    assert caught_up == ("at most 12 ×", "11.00 × (11.00–11.00)", "met")
+    whole = found["processor time of the whole way, against the database alone"]
+    assert whole == ("at most 1.5 ×", "2.00 × (2.00–2.00)", "not met")
+
+
 @pytest.mark.parametrize("goal", GOALS, ids=lambda goal: goal.stage)
 def test_every_goal_names_contenders_that_there_are(goal: goals.Goal) -> None:
     assert f'"{goal.ours}"' in SOURCES
