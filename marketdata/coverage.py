@@ -1,4 +1,4 @@
-"""Finds the periods that a log touches, and the records that do. Pure."""
+"""Finds the periods that a log touches, and the records that touch them. Pure."""
 
 from array import array
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ PeriodKey = tuple[str, str, int]
 
 
 class Touched(NamedTuple):
-    """What some records touch, those after the last ones up to the position `reached`."""
+    """What a batch of records touches: those after the batch before, up to the position `reached`."""
 
     reached: int
-    #: Periods and positions that touch them, ascending; a period may come more than once, and go on where it ended.
+    #: Periods, and the positions that touch them, ascending; a period may come again and continue where it ended.
     periods: "Iterable[tuple[PeriodKey, array[int]]]"
 
 
@@ -45,7 +45,7 @@ class Coverage:
             self._position = position
 
     def note(self, touched: Touched) -> None:
-        """Note the same of records whose frames are not at hand."""
+        """Note the same for records whose frames are not at hand."""
         for key, positions in touched.periods:
             noted = self._touched.setdefault(key, array("q"))
             noted.extend(positions[1:] if noted and noted[-1] == positions[0] else positions)

@@ -1,7 +1,7 @@
-"""A fold that is made at once, from what somebody else has computed of ticks that all count. Pure.
+"""A fold built from aggregates that were computed elsewhere, of ticks that all count. Pure.
 
-Of plain forward flow every tick counts, so what a fold has of a period can be had of many periods at a time, column by
-column (runtime/archive/sums.py). What is not plain is for `marketdata.refold`.
+In plain forward flow every tick counts, so the aggregates of many periods can be computed at once, column by column
+(runtime/archive/sums.py). Anything else goes through `marketdata.refold`.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from marketdata.refold import Proof
 
 
 class Sums(NamedTuple):
-    """What the ticks of one period come to, in the order of the log, which is that of their times."""
+    """Aggregates of the ticks of one period; log order is the order of their times."""
 
     #: The price of the first and of the last tick that has one, the highest and the lowest; all None where none has.
     open: float | None
@@ -37,7 +37,7 @@ class Sums(NamedTuple):
 
 
 class SummedFold(CandleFold):
-    """The fold of all that the single range of a proof holds of its period; nothing is added to it."""
+    """The complete fold of a period whose proof is a single range; nothing is added to it."""
 
     __slots__ = ()
 

@@ -36,6 +36,20 @@ class Timeframe:
             raise UnknownTimeframe(f"{self.name} cannot be folded from ticks: its bars are not equally long")
         return self.width_ms
 
+    @property
+    def minutes(self) -> int:
+        """How MQL4 and several programs number it: the length of a bar (minutes), a month as 30 days."""
+        return 43_200 if self.width_ms is None else self.width_ms // MINUTE_MS
+
+    @property
+    def mql5_number(self) -> int:
+        """Its value of MQL5's ENUM_TIMEFRAMES: minutes, hours up to a day, weeks or months, with the unit's bits."""
+        if self.width_ms is None:
+            return 0xC001
+        if self.width_ms > DAY_MS:
+            return 0x8000 + self.width_ms // (7 * DAY_MS)
+        return self.minutes if self.width_ms < _HOUR_MS else 0x4000 + self.width_ms // _HOUR_MS
+
 
 def _by_name(timeframes: Iterable[Timeframe]) -> dict[str, Timeframe]:
     return {timeframe.name: timeframe for timeframe in timeframes}

@@ -1,9 +1,9 @@
 """Records written to Kafka in batches that are made here: the codec follows the size of a batch, and a key's partition
 is computed once.
 
-aiokafka gives a producer one codec for all its batches, and compresses lz4 at level 9. That is the cheapest for a few
-hundred bytes, but of the processor time of a producer that takes bodies of 200 ticks it was a fifth, and 900 KB took
-44 ms, in the event loop. From some kilobytes on zstd is quicker and smaller; below them it takes three times as long.
+aiokafka gives a producer one codec for all its batches, and compresses lz4 at level 9. For a few hundred bytes that is
+the cheapest, but it took a fifth of the processor time of a producer that takes bodies of 200 ticks, and 44 ms of the
+event loop for 900 KB. From a few kilobytes on zstd is faster and smaller; below that it takes three times as long.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _MAX_KEYS: Final = 50_000
 
 
 class Record(NamedTuple):
-    """One record as it shall be in Kafka."""
+    """One record to be written to Kafka."""
 
     topic: str
     key: bytes
@@ -35,10 +35,10 @@ class Record(NamedTuple):
 
 
 class BatchWriter:
-    """Writes through one producer, which stays its owner's.
+    """Writes through a producer that somebody else starts and stops.
 
     Args:
-        batch_bytes: a batch has at most as many; a larger record goes alone.
+        batch_bytes: the most bytes of a batch; a larger record gets a batch of its own.
     """
 
     def __init__(self, producer: AIOKafkaProducer, batch_bytes: int) -> None:
@@ -48,7 +48,7 @@ class BatchWriter:
         self._partition_counts: dict[str, int] = {}
 
     async def write(self, records: Sequence[Record]) -> None:
-        """Return when every record is confirmed; those of one partition are stored in the order that they have here.
+        """Return when every record is confirmed; those of one partition keep their order.
 
         Raises:
             KAFKA_ERRORS: when Kafka refused one of them; others may be stored.

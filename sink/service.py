@@ -186,7 +186,7 @@ class Sink:
             try:
                 self.health.set("kafka", True)
                 log.info("The sink is running.", action="sink_running", group=self._settings.sink_group)
-                refolding, materialising, comparing, retaining, closing, checking, watching, keeping = others
+                refolding, materialising, comparing, retaining, closing, checking, watching, ledger = others
                 background: list[PeriodicTask[Any]] = [
                     Refolder(self._settings, log_ends, refolding, writer, self._metrics),
                     Materialiser(materialising, self._metrics),
@@ -211,7 +211,7 @@ class Sink:
                 if self._settings.ledger_days:
                     mine = consumer.assignment
                     self._keeper = LedgerKeeper(
-                        self._settings, keeping, self._metrics, StoredUntil(self._settings, admin), assignment=mine
+                        self._settings, ledger, self._metrics, StoredUntil(self._settings, admin), assignment=mine
                     )
                     background.append(self._keeper)
                 await until_first_ends(

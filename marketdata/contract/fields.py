@@ -22,11 +22,12 @@ _CACHED_NAMES: Final = 4_096
 #: MQL: how EnumToString writes a timeframe.
 _MQL_PREFIX: Final = "PERIOD_"
 
-#: Timeframes as numbers: MQL4 counts minutes, MQL5 has numbers of its own from H1 on (MQL5: ENUM_TIMEFRAMES).
+#: Timeframes as numbers: MQL4 counts minutes, MQL5 has numbers of its own from H1 on.
 _NUMBERED: Final = {
-    "1": "M1", "5": "M5", "15": "M15", "30": "M30", "60": "H1", "240": "H4", "1440": "D1", "10080": "W1",
-    "43200": "MN1", "16385": "H1", "16388": "H4", "16408": "D1", "32769": "W1", "49153": "MN1",
-}  # fmt: skip
+    str(number): timeframe.name
+    for timeframe in TIMEFRAMES.values()
+    for number in (timeframe.minutes, timeframe.mql5_number)
+}
 
 #: What senders leave around a text: MQL a NUL, files the end of the line, spreadsheets and web pages other blanks.
 AROUND: Final = " \t\r\n\0\u00a0\u202f\ufeff"

@@ -1,6 +1,6 @@
 """Folds candles from the columns of the archive's files, where their periods are plain forward flow.
 
-No frame and no tick is made. What is not found here is folded from the frames, as all that Kafka has.
+No frame or tick is made. What is not found here is folded from frames, as everything in Kafka is.
 """
 
 from bisect import bisect_left, bisect_right
@@ -20,13 +20,13 @@ from runtime.archive.files import ArchiveFiles
 from runtime.archive.manifest import ArchivedFile, Series
 from runtime.archive.sums import COLUMNS, MOST_SERIES, Rows
 
-#: Rows that are computed at once: a row group, or the files of many series.
+#: Rows computed at once: a row group, or the files of many series.
 _BATCH_ROWS: Final = 131_072
 
 #: Files in one batch, however few rows they have.
 _BATCH_FILES: Final = min(MOST_SERIES, 1_000)
 
-#: Rows of periods that may go on in the next row group and are held until it is read; with more they are left out.
+#: The most rows held of periods that may continue in the next row group; periods with more rows are left out.
 _MOST_HELD: Final = 4 * _BATCH_ROWS
 
 
@@ -85,7 +85,7 @@ class ArchivedFolds:
         return any(first <= file.last and last >= file.first for _, first, last in ranges)
 
     def read(self, files: ArchiveFiles, days: Iterable[DayFile]) -> Iterator[tuple[int, dict[Proof, SummedFold]]]:
-        """The folds found in `days`, all of which are needed, some after the other; with the number of records read.
+        """The folds found in `days`, all of which are needed; in batches, with the number of records read.
 
         Raises:
             OSError, pa.ArrowException: when a file is damaged, or was merged meanwhile.
@@ -127,7 +127,7 @@ class ArchivedFolds:
     def _folded(
         self, batch: Sequence[_Piece], beside: Mapping[str, Sequence[DayFile]]
     ) -> tuple[int, dict[Proof, SummedFold], list[_Piece]]:
-        """How many records these are, the folds found in them, and the rows that are needed with the next ones."""
+        """The number of records in the batch, the folds found in them, and the rows that the next batch needs again."""
         rows = Rows([piece.rows for piece in batch], self._width_ms)
         end, rest = None, []
         if (newest := batch[-1]).goes_on:
@@ -160,7 +160,7 @@ def _at_offsets(rows: pa.Table, ranges: Ranges) -> pa.Table:
 
 
 def _overlapping(days: Sequence[DayFile]) -> Mapping[str, list[DayFile]]:
-    """By path of each file the others of its source and symbol that have some of its offsets; all are in order."""
+    """By path of each file: the others of its source and symbol that share offsets with it. `days` are in order."""
     found: dict[str, list[DayFile]] = defaultdict(list)
     for number, day in enumerate(days):
         for other in map(days.__getitem__, range(number + 1, len(days))):

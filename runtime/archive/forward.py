@@ -1,4 +1,4 @@
-"""Where rows of the archive are no plain forward flow, told by columns: without making a frame."""
+"""Finds by columns, without making a frame, where rows of the archive are not plain forward flow."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: The columns in which two ticks differ that are certainly not the same one: of flags some bits say nothing.
+#: Two ticks that differ in one of these columns are certainly not the same one; some bits of flags say nothing.
 TOLD_APART_BY: Final = ("bid", "ask", "last", "volume")
 
 

@@ -25,9 +25,7 @@ from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.folds import ArchivedFolds, DayFile
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
 from runtime.archive.resends import Part, is_forward, sharing
-from runtime.archive.sums import MOST_SERIES
-from runtime.archive.touched import COLUMNS as OF_TOUCHED
-from runtime.archive.touched import periods_of
+from runtime.archive.sums import MOST_SERIES, TOUCHED_COLUMNS, touched_periods
 
 #: Rows that are put in order at once, some 100 MB: with ten thousand symbols each window opens as many files.
 _WINDOW_TICKS: Final = 400_000
@@ -88,7 +86,7 @@ class ArchiveReader:
     def flows(
         self, partition: int, first: int, last: int, *, series: Collection[Series] | None = None
     ) -> Iterator[list["FlowPart"]]:
-        """As `read`, each source and symbol by itself, which takes less than half of the time to fold."""
+        """Like `read`, each source and symbol by itself, which folds in less than half the time."""
         for end, parts in self._windows(partition, first, last, series):
             reached = end if len(parts) == 1 else first - 1
             found: list[FlowPart] = []
@@ -106,12 +104,13 @@ class ArchiveReader:
             first = end + 1
 
     def touched(self, partition: int, first: int, last: int, width_ms: int) -> Iterator[tuple[int, Touched]]:
-        """What the records at offsets from `first` to `last` touch, some after the other; and how many they are."""
+        """What the records at offsets from `first` to `last` touch, a window at a time, with the number of records."""
         begin = position(partition, 0)
-        for end, parts in self._windows(partition, first, last, None, OF_TOUCHED):
+        for end, parts in self._windows(partition, first, last, None, TOUCHED_COLUMNS):
             names, periods, records, newest = sorted(parts), [], 0, -1
             for some in (names[at : at + MOST_SERIES] for at in range(0, len(names), MOST_SERIES)):
-                for number, ts, positions in periods_of([_in_order(parts[name]) for name in some], width_ms, begin):
+                tables = [_in_order(parts[name]) for name in some]
+                for number, ts, positions in touched_periods(tables, width_ms, begin):
                     periods.append(((*some[number], ts), positions))
                     # A record may touch several periods.
                     records += len(positions) - (positions[0] == newest)
@@ -126,7 +125,7 @@ class ArchiveReader:
         series: Collection[Series] | None,
         columns: tuple[str, ...] = tuple(SCHEMA.names),
     ) -> Iterator[tuple[int, dict[Series, list[pa.Table]]]]:
-        """The rows of some offsets after the other, by source and symbol, each with the last of these offsets."""
+        """The rows by source and symbol, a window of offsets at a time, each with its last offset."""
         progress, attempts = self._progress.get(partition), 0
         if progress is None or progress.next <= last:
             progress = self.progress(partition)
@@ -151,7 +150,7 @@ class ArchiveReader:
                 self._forget_manifests()
 
     def folds(self, proofs: Iterable[Proof]) -> Iterator[tuple[int, dict[Proof, SummedFold]]]:
-        """Folds of these proofs, all of one range and archived, some after the other; with the number of records read.
+        """Folds of these proofs, each of one range, all archived; in batches, with the number of records read.
 
         What is not among them, for whatever reason, is left to a fold of the frames.
         """

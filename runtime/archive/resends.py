@@ -1,4 +1,4 @@
-"""Which archived ticks are resends, by the fold's own rule: candles count them once, and so do whoever reads ticks."""
+"""Which archived ticks are resends, by the fold's own rule: candles and readers of ticks count them once."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -129,7 +129,7 @@ def _run_starts(offsets: pa.ChunkedArray) -> pa.Array:
 
 
 def _differ_at_once(rows: pa.Table, first_rows: pa.Array, frames: pa.Array) -> pa.Array:
-    """Of which of these frames the first tick is not the only one of the frame before: they do not repeat it."""
+    """Whether the first tick of each frame differs from the only one of the frame before, and so repeats nothing."""
     own, before = first_rows.take(frames), first_rows.take(pc.subtract(frames, 1))
     differ = pa.repeat(pa.scalar(False), len(frames))
     for name in TICK_COLUMNS[:-1]:

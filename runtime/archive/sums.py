@@ -1,9 +1,10 @@
-"""What the ticks of each period of many rows of the archive come to, computed column by column.
+"""The periods of many rows of the archive, computed column by column: their aggregates, and which records touch them.
 
-Only of periods of plain forward flow: time does not go back, and no frame repeats the end of the one before it. There
-every tick counts (`marketdata.resends`), so a period's candle is that of all its ticks. The others are left out.
+Aggregates only of periods of plain forward flow: time does not go back, and no frame repeats the end of the one before
+it. There every tick counts (`marketdata.resends`), so a period's candle is that of all its ticks.
 """
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -16,23 +17,27 @@ from marketdata.tick import DAY_MS, DEAL_FLAGS, FLAGS, MAX_TIME_MSC
 from runtime.archive.columns import plain
 from runtime.archive.forward import TOLD_APART_BY, not_forward
 
-#: Added to the times of each series once more than to those of the one before it, so that one number orders rows by
-#: series and time. A whole number of days, so that periods begin where they did.
+#: By how much the times of a series are shifted against those of the one before it: a single number then orders rows
+#: by series and time. A whole number of days, so that periods begin where they did.
 SERIES_MS: Final = (MAX_TIME_MSC // DAY_MS + 1) * DAY_MS
 
-#: So many series have times that fit into 64 bits.
+#: The most series whose shifted times fit into 64 bits.
 MOST_SERIES: Final = (2**63 - 1) // SERIES_MS
 
 #: Whole numbers below this add up exactly as doubles, in whatever order.
 _EXACT: Final = 2.0**53
 
-#: Where more of the rows than one of so many are no forward flow, to look for what is costs more than it saves.
+#: If more than one row in this many is not forward flow, looking for the periods that are costs more than it saves.
 _PLAIN_ROWS: Final = 20
 
-#: Columns that `Rows` are made from.
+#: The columns that `Rows` reads.
 COLUMNS: Final = (
     "time", "bid", "ask", "last", "volume", "flags", "offset", "received", "mode", "point",
 )  # fmt: skip
+
+
+#: The columns that `touched_periods` reads; readers need `index` for the order of the rows.
+TOUCHED_COLUMNS: Final = ("time", "offset", "index")
 
 
 class Period(NamedTuple):
@@ -46,19 +51,42 @@ class Period(NamedTuple):
     sums: Sums
 
 
+def _shifted_times(tables: Sequence[pa.Table]) -> pa.Array:
+    """Series and time of each row as one number: the times of a table are shifted by its place (`SERIES_MS`)."""
+    return pa.concat_arrays([
+        pc.add(chunk.cast(pa.int64()), number * SERIES_MS)
+        for number, table in enumerate(tables)
+        for chunk in table["time"].chunks
+    ])  # fmt: skip
+
+
+def touched_periods(tables: Sequence[pa.Table], width_ms: int, begin: int) -> "Iterator[tuple[int, int, array[int]]]":
+    """For each period that a table touches: the table's place, the period's start, and the positions that touch it.
+
+    Each table has the rows of one series in order, from the partition whose offset 0 is at the position `begin`.
+    Positions ascend. Where time goes back, a period comes again.
+    """
+    keys = pc.divide(_shifted_times(tables), width_ms)
+    offsets = pa.concat_arrays([chunk for table in tables for chunk in table["offset"].chunks])
+    # One row of each frame in a period.
+    differs = pc.or_(pc.not_equal(keys[1:], keys[:-1]), pc.not_equal(offsets[1:], offsets[:-1]))
+    firsts = pa.concat_arrays([pa.array([True]), differs])
+    runs = pc.run_end_encode(keys.filter(firsts))
+    touching = array("q", plain(pc.add(offsets.filter(firsts), begin), "q"))
+    row = 0
+    for key, end in zip(plain(runs.values, "q"), plain(runs.run_ends, "i"), strict=True):
+        number, ts = divmod(key * width_ms, SERIES_MS)
+        yield number, ts, touching[row:end]
+        row = end
+
+
 class Rows:
     """Rows of several series, one after the other; those of each are in the order of the log and whole frames."""
 
     def __init__(self, tables: Sequence[pa.Table], width_ms: int) -> None:
         """Each table has some rows of one series; `width_ms` is the length of a period, a divisor of a day."""
         self._width_ms = width_ms
-        times = [
-            pc.add(chunk.cast(pa.int64()), number * SERIES_MS)
-            for number, table in enumerate(tables)
-            for chunk in table["time"].chunks
-        ]
-        #: Time and series as one number.
-        self._at = pa.concat_arrays(times)
+        self._at = _shifted_times(tables)
         whole = pa.concat_tables(tables)
         self._column = {name: whole[name].combine_chunks() for name in COLUMNS[1:-2]}
         self._point = whole["point"].combine_chunks()
@@ -79,9 +107,9 @@ class Rows:
         return len(pc.run_end_encode(self._column["offset"]))
 
     def whole(self) -> tuple[int, int, int]:
-        """How many periods there are of which no more rows follow, when rows of the last series do.
+        """How many periods are complete when more rows of the last series follow.
 
-        And the offset from which on rows are needed for the others, and the last one, whose frame may be cut.
+        And the offset from which rows are needed for the others, and the last offset, whose frame may be cut.
         """
         end, last = len(self._keys) - 1, self._lasts[-1]
         first_key = self._keys[-1] - self._keys[-1] % (SERIES_MS // self._width_ms)
@@ -90,7 +118,7 @@ class Rows:
         return end, self._firsts[end], last
 
     def periods(self, end: int | None = None) -> Iterator[Period]:
-        """Those of plain forward flow, of all or of the first ones, `end` in number."""
+        """The periods of plain forward flow, of all or of the first `end`."""
         doubtful = self._doubtful()
         if len(doubtful) == len(self._ends):
             return
@@ -111,7 +139,7 @@ class Rows:
             ))  # fmt: skip
 
     def _sums(self) -> Iterator[tuple[Any, ...]]:
-        """Of each period open, high, low, close, volume, traded volume, whether this is whole, spread and point."""
+        """For each period open, high, low, close, volume, traded volume, whether that is whole, spread and point."""
         bid, ask, last, volume, flags = (self._column[name] for name in ("bid", "ask", "last", "volume", "flags"))
         is_deal = pc.or_(
             pc.not_equal(pc.bit_wise_and(flags, DEAL_FLAGS), 0), pc.equal(pc.bit_wise_and(flags, FLAGS), 0)

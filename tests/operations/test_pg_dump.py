@@ -16,7 +16,7 @@ from sink.db.connection import connect
 from sink.db.schema import migrate
 from sink.queries import set_candle_day
 from tests.integration.sink.db.editions import database_on
-from tests.integration.sink.db.history import insert, marks, minute
+from tests.integration.sink.db.history import insert, minute, stale_hours
 from tests.integration.sink.test_retention import MONDAY
 from tests.servers import EmbeddedServers
 from tests.waiting import PATIENCE_SECONDS
@@ -54,7 +54,7 @@ async def history(url: str) -> None:
         await insert(connection, [minute(dice, MONDAY + timedelta(minutes=n)) for n in range(0, 3_000, 7)])
         await connection.execute(b"SELECT refresh_candles()")
         await insert(connection, [minute(dice, MONDAY + timedelta(minutes=n)) for n in range(3, 400, 70)])
-        assert await marks(connection) > 2
+        assert await stale_hours(connection) > 2
 
 
 def program(name: str, *arguments: str | Path) -> None:

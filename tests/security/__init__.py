@@ -1,1 +1,1 @@
-"""Attacks on the doors of the services, each by its name."""
+"""Attacks on the ports of the services, each by its name."""

@@ -94,9 +94,9 @@ ZONE_IN_NAME: Final = {"gmt": UTC, "utc": UTC, "eet": ZoneInfo("EET"), "est": _E
 SEPARATORS: Final = ("\t", ";", "|", ",")
 
 #: Timeframes as FINAM (minutes, D, W, M) and MetaTrader's names of files write them.
-TIMEFRAME_NAMES: Final = {str(t.width_ms // 60_000): t.name for t in TIMEFRAMES.values() if t.width_ms} | {
-    "43200": "MN1", "D": "D1", "1D": "D1", "1W": "W1", "W": "W1", "M": "MN1", "DAILY": "D1", "WEEKLY": "W1",
-    "MONTHLY": "MN1", "MN": "MN1",
+TIMEFRAME_NAMES: Final = {str(timeframe.minutes): name for name, timeframe in TIMEFRAMES.items()} | {
+    "D": "D1", "1D": "D1", "1W": "W1", "W": "W1", "M": "MN1", "DAILY": "D1", "WEEKLY": "W1", "MONTHLY": "MN1",
+    "MN": "MN1",
 }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ _CURRENCY: Final = (
 #: the suffix of a broker, as in `EURUSD.m`.
 _PAIR_NAME: Final = (
     rf"(?:(?i:ticks?|bars?|quotes?)[ _-]+)?(?P<symbol>(?i:{_CURRENCY}{_CURRENCY}))"
-    r"(?:[ _,.-]+(?P<timeframe>M(?:1|5|15|30)|H[14]|D1|W1|MN1))?(?:[ _-]+(?i:ticks?|bars?|quotes?|\d[\d._-]*))*"
+    rf"(?:[ _,.-]+(?P<timeframe>{'|'.join(TIMEFRAMES)}))?(?:[ _-]+(?i:ticks?|bars?|quotes?|\d[\d._-]*))*"
     r"(?=(?:\.(?i:csv|txt|gz|zip|zst|parquet|feather|arrow|jsonl?|ndjson))*$)"
 )
 

@@ -1,6 +1,6 @@
 // A series of the chart library that keeps its last point, the one that moves, in a short series of its own.
 //
-// The library makes every point of a series anew when one of them is updated: at sixty updates a second of six series with
+// The library recreates every point of a series when one of them is updated: at sixty updates a second of six series with
 // 1,500 bars that is 150 MB of garbage a second, and frames came late when it was collected.
 
 /** What belongs to the last point is said by the series that holds it. */
@@ -39,7 +39,7 @@ export class SplitSeries {
     return this.#settled;
   }
 
-  /** Options make every point anew as well, so those that are chosen already are left out. */
+  /** Options recreate every point as well, so those that are already set are left out. */
   applyOptions(options) {
     const known = { ...this.#settled.options(), ...this.#ofTheLast };
     const changed = Object.fromEntries(Object.entries(options).filter(([name, value]) => known[name] !== value));

@@ -1,5 +1,6 @@
 """Where in time the page is: a date, the start of history, gaps, the clock that times are shown on, the countdown."""
 
+import asyncio
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -227,11 +228,16 @@ async def test_clock_of_the_candles_days_is_offered_where_it_is_another(reader: 
 
 @pytest.mark.full
 async def test_countdown_tells_when_the_bar_closes(reader: Reader, market: Market) -> None:
-    now = clock.now_ms() // MINUTE_MS * MINUTE_MS
-    await market.publish(market.candle("SOON", now, (1.2, 1.3, 1.1, 1.20004), ticks=3))
-    await market.stored("SOON", 1)
     for timeframe, minutes in {"M5": 5, "H1": 60}.items():
-        await reader.open(f"?symbol=SOON&timeframe={timeframe}")
+        # The bar must not end while the page is looked at.
+        left = minutes * 60 - clock.now_ms() / 1000 % (minutes * 60)
+        if left < 30:
+            await asyncio.sleep(left + 1)
+        symbol = f"SOON{timeframe}"
+        now = clock.now_ms() // MINUTE_MS * MINUTE_MS
+        await market.publish(market.candle(symbol, now, (1.2, 1.3, 1.1, 1.20004), ticks=3))
+        await market.stored(symbol, 1)
+        await reader.open(f"?symbol={symbol}&timeframe={timeframe}")
         countdown = reader.page.locator("#countdown")
         await expect(countdown).to_have_text(re.compile(r"bar closes in \d+:\d\d$"))
         found = re.search(r"(\d+):(\d\d)$", await countdown.inner_text())

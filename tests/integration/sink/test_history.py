@@ -1,4 +1,4 @@
-"""Candles that are copied straight into the table: the same rows, marks and refolds as by staging and judging them."""
+"""Candles that are copied straight into the table: the same rows, stale hours and refolds as by staging and judging."""
 
 import asyncio
 import random

@@ -153,14 +153,17 @@ class Always(StoredUntil):
 
 
 @asynccontextmanager
-async def keeping(settings: Settings, metrics: Metrics) -> AsyncIterator[Callable[[], Awaitable[dict[bytes, object]]]]:
+async def ledger_keeper(
+    settings: Settings, metrics: Metrics
+) -> AsyncIterator[Callable[[], Awaitable[dict[bytes, object]]]]:
     """A keeper of the ledger; called, it looks at all that is new and tells what is published."""
     stopping = asyncio.Event()
     settings = settings.model_copy(update={"ledger_days": 2})
     await wait_for_kafka(settings)
     database = Database(database_conninfo(settings), stopping, name="ledger")
     mine = {TopicPartition(settings.fills_topic, 0)}
-    keeper = LedgerKeeper(settings, database, metrics, Always(settings, SharedAdmin(settings)), assignment=lambda: mine)
+    admin = SharedAdmin(settings)
+    keeper = LedgerKeeper(settings, database, metrics, Always(settings, admin), assignment=lambda: mine)
 
     async def look() -> dict[bytes, object]:
         while not await keeper.step():
@@ -173,6 +176,7 @@ async def keeping(settings: Settings, metrics: Metrics) -> AsyncIterator[Callabl
         yield look
     finally:
         await keeper.close()
+        await admin.aclose()
         await database.close()
 
 
@@ -195,7 +199,7 @@ async def test_what_is_missing_is_wanted_until_it_is_filled_closed_or_comes_by_i
     )
     await close(connection, SERIES, start + 26 * 60 * MINUTE, start + timedelta(days=9))
     metrics = Metrics(CollectorRegistry())
-    async with keeping(settings, metrics) as look:
+    async with ledger_keeper(settings, metrics) as look:
         # Act, assert: each with the minutes beside it, the newest first
         missing, silent = (ms(999), ms(1006)), (ms(599), ms(621))
         assert await look() == {key: [missing, silent]}
@@ -222,7 +226,7 @@ async def test_what_is_missing_is_wanted_until_it_is_filled_closed_or_comes_by_i
         await close(connection, SERIES, start + 990 * MINUTE, start + 1010 * MINUTE)
         await apply_reports(connection, [report(614, 621, ticks=2)])
         assert await look() == {}
-    async with keeping(settings, metrics) as look:
+    async with ledger_keeper(settings, metrics) as look:
         assert await look() == {}
 
 

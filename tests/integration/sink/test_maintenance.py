@@ -25,7 +25,7 @@ def materialiser(url: str, quiet_seconds: float = 0.0) -> tuple[Materialiser, Da
     return Materialiser(database, Metrics(registry), quiet_seconds=quiet_seconds), database, registry
 
 
-async def test_marked_hours_are_kept_when_they_have_come_to_rest(url: str, connection: Connection) -> None:
+async def test_stale_hours_are_materialised_when_they_have_come_to_rest(url: str, connection: Connection) -> None:
     # Arrange
     await new_writer().write(connection, [candle(ts=MINUTE + n * HOUR, volume=n + 1) for n in range(30)])
     patient, patience, _ = materialiser(url, quiet_seconds=60.0)
@@ -47,22 +47,22 @@ async def test_marked_hours_are_kept_when_they_have_come_to_rest(url: str, conne
 async def test_the_hour_that_is_not_over_waits(url: str, connection: Connection) -> None:
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
     await new_writer().write(connection, [candle(ts=now_ms // HOUR * HOUR + HOUR)])
-    kept, database, _ = materialiser(url)
-    assert await kept.step() == 0
+    task, database, _ = materialiser(url)
+    assert await task.step() == 0
     assert await value(connection, "SELECT volume FROM candles_h1") == 10
     await database.close()
 
 
-async def test_a_history_is_kept_step_by_step(url: str, connection: Connection) -> None:
+async def test_a_history_is_materialised_step_by_step(url: str, connection: Connection) -> None:
     # Arrange: as after a migration of a table with rows, or in a zone whose hours begin at other minutes
     await new_writer().write(connection, [candle(ts=MINUTE + n * 200 * HOUR) for n in range(30)])
     await connection.execute(b"SELECT set_candle_day('Asia/Kolkata')")
-    kept, database, _ = materialiser(url)
+    task, database, _ = materialiser(url)
 
     # Act
     steps = 0
     while await value(connection, "SELECT materialised_from > '-infinity' FROM candle_settings"):
-        await kept.step()
+        await task.step()
         steps += 1
 
     # Assert
@@ -72,27 +72,27 @@ async def test_a_history_is_kept_step_by_step(url: str, connection: Connection) 
 
 
 async def test_a_mark_in_an_open_transaction_is_left_alone(url: str, connection: Connection) -> None:
-    """The case that would make a kept hour wrong for ever: a change that the one who folds cannot see yet."""
+    """The case that would make a materialised hour wrong for ever: a change that its transaction cannot see yet."""
     # Arrange: the mark is there already, and another transaction counts on it
     await new_writer().write(connection, [candle(((0, 9),)), candle(((0, 9),), ts=MINUTE + HOUR)])
     async with await connect(url) as other, other.transaction():
         await other.execute(b"UPDATE market_data SET volume = 500 WHERE ts = '2019-02-04 00:00+00'")
 
         # Act: only the hour that nobody is at
-        kept, database, _ = materialiser(url)
-        assert await kept.step() == 1
+        task, database, _ = materialiser(url)
+        assert await task.step() == 1
         assert await value(connection, "SELECT count(*) FROM stale_hours") == 1
         assert await value(connection, "SELECT volume FROM candles_d1") == 20
     assert await value(connection, "SELECT volume FROM candles_d1") == 510
 
     # A change after the mark was taken makes a new one.
-    assert await kept.step() == 1
+    assert await task.step() == 1
     async with await connect(url) as other, other.transaction():
         await other.execute(b"UPDATE market_data SET volume = 600 WHERE ts = '2019-02-04 00:00+00'")
-        assert await kept.step() == 0
+        assert await task.step() == 0
         assert await value(connection, "SELECT volume FROM candles_d1") == 510
     assert await value(connection, "SELECT volume FROM candles_d1") == 610
-    assert await kept.step() == 1
+    assert await task.step() == 1
     assert await value(connection, "SELECT volume FROM candles_d1") == 610
     await database.close()
 
@@ -127,8 +127,8 @@ async def test_refresh_wants_to_see_what_was_committed(connection: Connection) -
             await connection.execute(b"SELECT refresh_candles()")
 
 
-async def test_the_sink_keeps_what_it_stores(settings: Settings, url: str, flow: Flow) -> None:
-    # Arrange: hours that were marked long ago
+async def test_the_sink_materialises_what_it_stores(settings: Settings, url: str, flow: Flow) -> None:
+    # Arrange: hours that have been stale for long
     async with await connect(url) as connection:
         await flow.send_candles([candle(log=flow.own_log, ts=MINUTE + n * HOUR) for n in range(5)])
         async with RunningSink(settings) as sink:
@@ -136,7 +136,7 @@ async def test_the_sink_keeps_what_it_stores(settings: Settings, url: str, flow:
             await connection.execute(b"UPDATE stale_hours SET changed_at = changed_at - interval '1 minute'")
 
             # Act and Assert
-            await eventually(lambda: _kept(connection, 5))
+            await eventually(lambda: _has_hours(connection, 5))
             assert sink.metrics.registry.get_sample_value("tickpipe_sink_materialised_hours_total") == 5
 
 
@@ -144,7 +144,7 @@ async def _stored(connection: Connection, rows: int) -> bool:
     return bool(await value(connection, "SELECT count(*) FROM market_data") == rows)
 
 
-async def _kept(connection: Connection, rows: int) -> bool:
+async def _has_hours(connection: Connection, rows: int) -> bool:
     return bool(await value(connection, "SELECT count(*) FROM candle_hours") == rows)
 
 

@@ -1,5 +1,6 @@
 """Partitions that are added are read by whoever is there, also when the leader was killed and came back."""
 
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 
@@ -38,22 +39,21 @@ async def test_partitions_that_nobody_reads_are_found_and_given_out(settings: Se
     await consumer.start()
     try:
         await eventually(partial(assigned, before), what="the partitions")
-        watch = GroupWatch(
-            settings, SharedAdmin(settings), settings.stream_group, topics, partial(rejoin_group, consumer)
-        )
-        await watch.step()
-        await grow(settings, before + 2)
-        unread = {TopicPartition(settings.ticks_topic, number) for number in (before, before + 1)}
+        async with aclosing(SharedAdmin(settings)) as admin:
+            watch = GroupWatch(settings, admin, settings.stream_group, topics, partial(rejoin_group, consumer))
+            await watch.step()
+            await grow(settings, before + 2)
+            unread = {TopicPartition(settings.ticks_topic, number) for number in (before, before + 1)}
 
-        async def are_unread() -> bool:
-            async with admin_client(settings) as client:
-                return await unread_partitions(client, settings.stream_group, topics) == unread
+            async def are_unread() -> bool:
+                async with admin_client(settings) as client:
+                    return await unread_partitions(client, settings.stream_group, topics) == unread
 
-        await eventually(are_unread, what="partitions that nobody reads")
-        # One look is not enough: the group may be about to find them itself.
-        await watch.step()
-        assert await assigned(before)
-        await watch.step()
+            await eventually(are_unread, what="partitions that nobody reads")
+            # One look is not enough: the group may be about to find them itself.
+            await watch.step()
+            assert await assigned(before)
+            await watch.step()
         await eventually(partial(assigned, before + 2), what="all partitions")
         async with admin_client(settings) as client:
             assert await unread_partitions(client, settings.stream_group, topics) == set()

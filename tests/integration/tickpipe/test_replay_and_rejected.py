@@ -30,7 +30,7 @@ from tests.waiting import PATIENCE_SECONDS, wait_until
 from tickpipe.embedded.stack import start_service, stop_service
 from tickpipe.replay.engine import wait_until_empty
 
-# integration/test_stack.py replays a stretch of its day, test_rejected.py lists, shows and resends one of every form.
+# integration/test_stack.py replays a part of its day, test_rejected.py lists, shows and resends one of every form.
 pytestmark = [pytest.mark.full, pytest.mark.long(170)]
 
 #: The first ticks of the day; batches of ten make 300 records of a symbol.

@@ -191,7 +191,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, 
 
 @given(st.one_of(LOGS, flows()), CUTS, PAIRS)
 def test_runs_refold_as_frame_by_frame(frames: list[Frame], cuts: list[int], pairs: list[tuple[int, int]]) -> None:
-    """Every minute from the stretch that holds it, and from stretches that begin, end and have holes anywhere."""
+    """Every minute from the range that holds it, and from ranges that begin, end and have holes anywhere."""
     log = list(enumerate(frames, start=5))
     some = normalized((0, 5 + min(pair), 5 + max(pair)) for pair in pairs)
     proofs = [

@@ -1,9 +1,15 @@
-"""The list of timeframes: each has the parent that it is made of, and only equal bars are folded from ticks."""
+"""The list of timeframes: each has the parent that it is made of, and only equal bars are folded from ticks. What else
+knows timeframes knows those of the list.
+"""
+
+from pathlib import Path
 
 import pytest
 
+from marketdata.contract.fields import timeframe_of
 from marketdata.errors import UnknownTimeframe
-from marketdata.timeframes import M1, TIMEFRAMES, timeframe_named
+from marketdata.timeframes import M1, TIMEFRAMES, Timeframe, timeframe_named
+from tickpipe.sending.dialects import parse_file_name
 
 MINUTE_MS = 60_000
 
@@ -45,3 +51,24 @@ def test_other_names_are_no_timeframes(name: str) -> None:
 
 def test_the_default_is_one_of_the_list() -> None:
     assert TIMEFRAMES["M1"] is M1
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "minutes", "mql5_number"),
+    [
+        (TIMEFRAMES["M30"], 30, 30),
+        (TIMEFRAMES["H1"], 60, 16385),
+        (Timeframe("H12", 12 * 60 * MINUTE_MS, "H1", calendar=True), 720, 16396),
+        (TIMEFRAMES["D1"], 1_440, 16408),
+        (TIMEFRAMES["W1"], 10_080, 32769),
+        (TIMEFRAMES["MN1"], 43_200, 49153),
+    ],
+)
+def test_a_timeframe_has_the_numbers_of_mql(timeframe: Timeframe, minutes: int, mql5_number: int) -> None:
+    assert (timeframe.minutes, timeframe.mql5_number) == (minutes, mql5_number)
+
+
+def test_every_timeframe_of_the_list_is_known_by_its_numbers_and_in_names_of_files() -> None:
+    for name, timeframe in TIMEFRAMES.items():
+        assert timeframe_of(str(timeframe.minutes)) == timeframe_of(timeframe.mql5_number) == name
+        assert parse_file_name(Path(f"EURUSD_{name}.csv"))[:2] == ("EURUSD", name)

@@ -171,7 +171,7 @@ def test_batches_are_the_rows_in_order_and_never_part_equal_times(
         for before, after in pairwise(sent[symbol]):
             assert before[-1].request != after[0].request or sizes[after[0].request] > limit
             is_parted = before[-1].request == after[0].request and before[-1].ts_ms == after[0].ts_ms
-            # Only a request that is larger than a batch, in a stretch of one time that fills it.
+            # Only a request that is larger than a batch, with equal times that fill it.
             assert not is_parted or len({each.ts_ms for each in before}) == 1 == len({each.request for each in before})
 
 

@@ -39,7 +39,7 @@ def producer(gateway: InMemoryGateway) -> Iterator[str]:
         yield url
 
 
-def findings(url: str, key: str, source: str | None = None) -> dict[str, Finding]:
+def checked(url: str, key: str, source: str | None = None) -> dict[str, Finding]:
     with Server(url, key) as server:
         return {finding.what: finding for finding in check(server, source)}
 
@@ -50,7 +50,7 @@ def findings(url: str, key: str, source: str | None = None) -> dict[str, Finding
 def test_all_is_well_and_nothing_is_stored(
     producer: str, gateway: InMemoryGateway, key: str, named: str | None, expected: str
 ) -> None:
-    found = findings(f"{producer}/ingest/tick", key, named)
+    found = checked(f"{producer}/ingest/tick", key, named)
     assert list(found) == ["server", "clock", "key", "source", "test tick"]
     assert all(finding.is_good for finding in found.values()), found
     assert expected in found["source"].text
@@ -59,24 +59,24 @@ def test_all_is_well_and_nothing_is_stored(
 
 
 def test_what_is_wrong_is_found(producer: str, gateway: InMemoryGateway) -> None:
-    key = findings(producer, "another-key")["key"]
+    key = checked(producer, "another-key")["key"]
     assert (key.is_good, "TICKPIPE_API_KEYS" in key.text) == (False, True)
-    source = findings(producer, KEY, "Another")["source"]
+    source = checked(producer, KEY, "Another")["source"]
     assert (source.is_good, "another source" in source.text) == (False, True)
     gateway.is_open = False
-    tick = findings(producer, KEY)["test tick"]
+    tick = checked(producer, KEY)["test tick"]
     assert (tick.is_good, "Kafka cannot be reached" in tick.text) == (False, True)
-    nobody = findings(f"http://127.0.0.1:{free_port()}", KEY)
+    nobody = checked(f"http://127.0.0.1:{free_port()}", KEY)
     assert (list(nobody), nobody["server"].is_good) == (["server"], False)
 
 
 def test_a_relay_and_a_login_page_are_no_server(store: Store) -> None:
     with served(http_server(Api(store, load_settings()), "127.0.0.1", free_port())) as url:
-        found = findings(url, KEY)
+        found = checked(url, KEY)
         assert "is a relay" in found["server"].text
     with lying_server() as lying:
         lying.lies = [PORTAL]
-        found = findings(lying.url, KEY)
+        found = checked(lying.url, KEY)
         assert (list(found), found["server"].is_good) == (["server"], False)
         assert "login page" in found["server"].text
 

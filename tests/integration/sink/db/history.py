@@ -86,7 +86,7 @@ async def materialise_step(connection: Connection, days: int = 7) -> str:
     return str(row[0])
 
 
-async def marks(connection: Connection) -> int:
+async def stale_hours(connection: Connection) -> int:
     counted: int = (await _column(connection, "SELECT count(*) FROM stale_hours"))[0]
     return counted
 

@@ -19,10 +19,10 @@ from tests.integration.sink.db.history import (
     delete,
     insert,
     last_candles,
-    marks,
     minute,
     refresh,
     some_minutes,
+    stale_hours,
     view,
 )
 from tests.integration.sink.db.oracle import Bar, Day, bars
@@ -141,14 +141,14 @@ async def test_late_minutes_of_what_was_deleted_are_not_stored(
         await writer.write(connection, [candle(offsets, ts=ts)])
 
     # Assert
-    assert await marks(connection) == 0
+    assert await stale_hours(connection) == 0
     assert {timeframe: await view(connection, timeframe) for timeframe in before} == before
     assert await value(connection, "SELECT count(*) FROM pending_refolds") == 0
 
     # What is not deleted goes on as ever.
     fresh = minute(dice, first + timedelta(minutes=1))
     await insert(connection, [fresh])
-    assert await marks(connection) == 1
+    assert await stale_hours(connection) == 1
     assert fresh in await view(connection, "M1")
     await delete(connection, fresh[:3])
     await refresh(connection)

@@ -25,12 +25,12 @@ from tests.integration.sink.db.history import (
     SERIES,
     assert_exact,
     insert,
-    marks,
     materialise_step,
     minute,
     refresh,
     set_day,
     some_minutes,
+    stale_hours,
     view,
 )
 from tests.integration.sink.db.oracle import Bar, Day, bars
@@ -162,7 +162,7 @@ async def test_names_are_bound_however_the_search_path_is_set(connection: Connec
     # Assert
     expected = bars(stored, "H4", Day())
     assert pages == [expected] * 4 + [expected[1:]] * 2
-    assert await marks(connection) == 0
+    assert await stale_hours(connection) == 0
 
 
 async def test_every_function_binds_its_names_when_it_is_created(connection: Connection) -> None:
@@ -227,7 +227,7 @@ async def test_a_minute_that_moves_leaves_one_hour_and_joins_another(connection:
     moved = stored[10]._replace(ts=MONDAY + timedelta(minutes=310))
     renamed = stored[70]._replace(symbol="USDJPY")
     kept = [bar for n, bar in enumerate(stored) if n not in (10, 70)]
-    assert await marks(connection) == 4
+    assert await stale_hours(connection) == 4
     for _ in ("stale", "materialised"):
         await assert_exact(connection, [*kept, moved, renamed], Day(), ("M5", "H1", "D1"), dice)
         await refresh(connection)

@@ -6,7 +6,7 @@ from sink.db.connection import Connection
 from sink.db.schema import edition, set_compression, storage
 from sink.writer import Writer
 from tests.integration.sink.db.editions import every_edition
-from tests.integration.sink.db.history import assert_exact, delete, insert, marks, refresh, some_minutes
+from tests.integration.sink.db.history import assert_exact, delete, insert, refresh, some_minutes, stale_hours
 from tests.integration.sink.db.oracle import Day
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value
@@ -78,7 +78,7 @@ async def test_compressed_candles_can_still_change(connection: Connection) -> No
     assert {verdict: count for verdict, count in actions.items() if count} == {
         "replaced": 1, "closed": 1, "refold": 1, "ignored": 1, "inserted": 1,
     }  # fmt: skip
-    assert await marks(connection) > 10
+    assert await stale_hours(connection) > 10
     query = "SELECT (high, volume) = (1.5, 16 + 10 * 30) FROM candles_h1 WHERE source = 'S'"
     assert await value(connection, query) is True
     second = "SELECT closed FROM market_data WHERE source = 'S' AND ts = '2019-02-04 00:01+00'"

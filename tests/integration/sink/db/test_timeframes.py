@@ -22,12 +22,12 @@ from tests.integration.sink.db.history import (
     delete,
     insert,
     last_candles,
-    marks,
     materialise_step,
     minute,
     refresh,
     set_day,
     some_minutes,
+    stale_hours,
 )
 from tests.integration.sink.db.oracle import TIMEFRAMES, Bar, Day
 from tests.integration.sink.flow import Flow, day_frames
@@ -60,7 +60,7 @@ async def test_every_timeframe_equals_the_fold_of_its_minutes(connection: Connec
     # Everything is marked, and folded from M1 when it is read.
     await assert_exact(connection, stored.values(), day, ("H4", "MN1"), dice)
     assert await refresh(connection) > 350 * len(series)
-    assert await marks(connection) == 0
+    assert await stale_hours(connection) == 0
     await assert_exact(connection, stored.values(), day, TIMEFRAMES, dice)
 
     # Old minutes change, some are new, some go.
@@ -72,7 +72,7 @@ async def test_every_timeframe_equals_the_fold_of_its_minutes(connection: Connec
     for key in changed[40:]:
         await delete(connection, key)
         stored.pop(key)
-    assert 0 < await marks(connection) <= 60
+    assert 0 < await stale_hours(connection) <= 60
     await assert_exact(connection, stored.values(), day, MATERIALISED, dice)
     await refresh(connection)
     await assert_exact(connection, stored.values(), day, MATERIALISED, dice)
@@ -97,7 +97,7 @@ async def test_another_day_rebuilds_what_depends_on_it(connection: Connection) -
     # Hours begin at another minute: first nothing is materialised, then more and more, and the answers stay the same
     india = Day("Asia/Kolkata")
     await set_day(connection, india)
-    assert await marks(connection) == 1  # of the late minute
+    assert await stale_hours(connection) == 1  # of the late minute
     steps = 0
     while await materialise_step(connection, days=4) != "-infinity":
         if steps % 3 == 0:
@@ -111,7 +111,7 @@ async def test_another_day_rebuilds_what_depends_on_it(connection: Connection) -
     assert steps > 5
     await assert_exact(connection, stored.values(), india, MATERIALISED, dice)
     await refresh(connection)
-    assert await marks(connection) == 0
+    assert await stale_hours(connection) == 0
     await assert_exact(connection, stored.values(), india, MATERIALISED, dice)
 
     # A day in another zone while not everything is materialised
@@ -143,7 +143,7 @@ async def test_candles_of_a_day_equal_the_fold_of_its_ticks(connection: Connecti
             starts = NEW_YORK.starts(timeframe, date(2018, 12, 1), date(2019, 4, 1))
             assert found == list(_from_ticks(starts))
         await refresh(connection)
-    assert await marks(connection) == 0
+    assert await stale_hours(connection) == 0
 
 
 def _from_ticks(starts: list[datetime]) -> Iterator[Bar]:
