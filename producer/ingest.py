@@ -35,10 +35,11 @@ from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
 from producer.auth import Keyring, NewSymbols
+from producer.bulk import BulkBody, decode_bulk, read_bulk
 from producer.fills import Fills, answer_to
 from producer.metrics import Metrics
 from producer.publisher import Gateway
-from producer.records import BulkBody, FrameWriter, Origin, ReadBody, RejectWriter, decode_bulk, read_bulk
+from producer.records import FrameWriter, Origin, ReadBody, RejectWriter
 from producer.senders import ReferenceData
 from runtime import clock
 from runtime.api_keys import ApiKey, Rates
