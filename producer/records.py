@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import astuple
@@ -109,6 +109,15 @@ class SymbolTicks:
         return (tuple(of_field[part] for of_field in self.values) for part in record_parts(self.times))  # type: ignore[misc]  # of as many
 
 
+class Newest(NamedTuple):
+    """What is counted of the ticks of one symbol when Kafka has confirmed them."""
+
+    symbol: str
+    #: Of the last of them (UTC epoch milliseconds).
+    time_msc: int
+    point: float | None
+
+
 class TicksBySymbol:
     """Sorts the ticks of a request by symbol; symbols keep the order in which they first came."""
 
@@ -120,6 +129,10 @@ class TicksBySymbol:
     def count(self) -> int:
         """The number of ticks."""
         return sum(len(ticks.times) for ticks in self.symbols.values())
+
+    def newest(self) -> list[Newest]:
+        """The newest tick of each symbol."""
+        return [Newest(symbol, ticks.times[-1], ticks.point) for symbol, ticks in self.symbols.items()]
 
     def add(self, read: ReadTick, time_msc: int) -> None:
         """Append a tick of this moment (UTC epoch milliseconds) to those of its symbol."""
