@@ -3,10 +3,10 @@
 `python -m benchmarks.ingest` starts Kafka and one process of the producer, with three more routes beside its own:
 /empty, which FastAPI serves as it serves any function that does nothing; /unparsed, which authenticates as the producer
 does and writes the body as it came, as one record, before it answers; /decoded, which decodes the body, does nothing
-with its ticks, and writes frames that were made before. Bodies of one tick go to /ingest/tick and /empty, bodies of 200
-ticks to /ingest/tick, /unparsed and /decoded, over 64 keep-alive connections. All write through the same gateway. What
-measures shares the machine: the rates are what a contender reaches with it, and the CPU seconds those of the server
-alone.
+with its ticks, and writes the frames of the first body again. Bodies of one tick go to /ingest/tick and /empty, bodies
+of 200 ticks to /ingest/tick, /unparsed and /decoded, over 64 keep-alive connections. All write through the same
+gateway. What measures shares the machine: the rates are what a contender reaches with it, and the CPU seconds those of
+the server alone.
 """
 
 import argparse

@@ -7,12 +7,11 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
-from benchmarks.ingest import TICKS, body_of
 from marketdata.contract.times import Clock
 from producer.__main__ import server_config
 from producer.app import create_app
 from producer.auth import Keyring
-from producer.bulk import decode_bulk, read_bulk
+from producer.bulk import BulkBody, decode_bulk, read_bulk
 from producer.ingest import taken
 from producer.metrics import Metrics
 from producer.publisher import Publisher
@@ -20,7 +19,7 @@ from producer.records import FrameWriter, Origin, TicksBySymbol
 from runtime.batches import Record
 from runtime.clock import now_ms
 from runtime.process import collect_rarely
-from runtime.settings import Settings, load_settings
+from runtime.settings import load_settings
 from runtime.telemetry import TraceContext
 
 
@@ -29,7 +28,8 @@ def measured_app() -> FastAPI:
     settings, metrics = load_settings(), Metrics()
     gateway, keyring = Publisher(settings, metrics), Keyring(load_settings())
     app = create_app(settings, gateway=gateway, metrics=metrics)
-    prepared = frames_of_a_body(settings)
+    writer = FrameWriter(settings)
+    prepared: list[Record] = []
 
     @app.post("/empty")
     async def empty() -> None:
@@ -45,6 +45,8 @@ def measured_app() -> FastAPI:
         keyring.identify(dict(request.scope["headers"]))
         bulk = decode_bulk(await request.body())
         count = 0 if bulk is None else len(bulk.ticks)
+        if bulk is not None and not prepared:
+            prepared.extend(frames_of(bulk, writer))
         del bulk  # as where ticks are read, they do not wait for Kafka
         await gateway.publish(prepared)
         return taken(count, (), 0)
@@ -54,14 +56,12 @@ def measured_app() -> FastAPI:
     return app
 
 
-def frames_of_a_body(settings: Settings) -> list[Record]:
-    """What the producer writes to Kafka of one body."""
+def frames_of(bulk: BulkBody, writer: FrameWriter) -> list[Record]:
+    """What the producer writes to Kafka of a body."""
     found, received_ms = TicksBySymbol(), now_ms()
-    if (bulk := decode_bulk(body_of(0, TICKS))) is None:
-        raise SystemExit("the producer does not take the usual body for one")
     read_bulk(bulk, Clock(None, received_ms), found)
     context = TraceContext.new()
-    return FrameWriter(settings).records(found, Origin("bench", context.trace_id, context, received_ms))
+    return writer.records(found, Origin("bench", context.trace_id, context, received_ms))
 
 
 def main() -> None:
