@@ -1,10 +1,12 @@
 """What the producer acknowledges a second, against the same server without our part of the work.
 
-`python -m benchmarks.ingest` starts Kafka and one process of the producer, with two more routes beside its own: /empty,
-which FastAPI serves as it serves any function that does nothing, and /unparsed, which authenticates as the producer
-does and writes the body as it came, as one record, before it answers. Bodies of one tick go to /ingest/tick and /empty,
-bodies of 200 ticks to /ingest/tick and /unparsed, over 64 keep-alive connections. What measures shares the machine: the
-rates are what the pair reaches together, and the CPU seconds those of the server alone.
+`python -m benchmarks.ingest` starts Kafka and one process of the producer, with three more routes beside its own:
+/empty, which FastAPI serves as it serves any function that does nothing; /unparsed, which authenticates as the producer
+does and writes the body as it came, as one record, before it answers; /decoded, which decodes the body, does nothing
+with its ticks, and writes the frames of the first body again. Bodies of one tick go to /ingest/tick and /empty, bodies
+of 200 ticks to /ingest/tick, /unparsed and /decoded, over 64 keep-alive connections. All write through the same
+gateway. What measures shares the machine: the rates are what a contender reaches with it, and the CPU seconds those of
+the server alone.
 """
 
 import argparse
@@ -127,6 +129,7 @@ def main() -> None:
         bodies = [body_of(number, TICKS) for number in range(options.bodies)]
         contenders = {
             "the same bodies unparsed": posting(process, options.port, "/unparsed", bodies, TICKS),
+            "the same bodies decoded only": posting(process, options.port, "/decoded", bodies, TICKS),
             "bodies of 200 ticks": posting(process, options.port, "/ingest/tick", bodies, TICKS),
         }
         run_rounds("ingest-bodies", contenders, rounds=options.rounds, unit="ticks")

@@ -35,10 +35,11 @@ from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem, KafkaUnavailable
 from marketdata.wire import bar_key, encode
 from producer.auth import Keyring, NewSymbols
+from producer.bulk import BulkBody, decode_bulk, read_bulk
 from producer.fills import Fills, answer_to
 from producer.metrics import Metrics
 from producer.publisher import Gateway
-from producer.records import BulkBody, FrameWriter, Origin, ReadBody, RejectWriter, decode_bulk, read_bulk
+from producer.records import FrameWriter, Newest, Origin, ReadBody, RejectWriter
 from producer.senders import ReferenceData
 from runtime import clock
 from runtime.api_keys import ApiKey, Rates
@@ -235,17 +236,13 @@ class Ingest:
         self._new_symbols.check(key.name, found.symbols)
         self._rates.sent(key, found.received)
         accepted = found.received - found.errors
-        await self._gateway.publish(
-            [
-                *self._frames.records(found.ticks, origin),
-                *(
-                    Record(self._settings.broker_candles_topic, bar_key(bar), encode(bar), None, origin.headers)
-                    for bar in found.bars
-                ),
-                *found.rejects,
-            ]
-        )
-        self._count(found, accepted, origin)
+        newest = found.ticks.newest()
+        records = self._records(found, origin)
+        # The ticks of all bodies that wait for Kafka would fill the processor's cache, and the next body would be read
+        # into memory outside of it: a tenth of all the work on a body of 200 ticks.
+        found.ticks.symbols.clear()
+        await self._gateway.publish(records)
+        self._count(found, newest, accepted, origin)
         wanted = self._fills.wanted.newest(origin.source) if origin.can_fill else ()
         if not found.errors:
             return taken(found.received, (), 0, wanted=wanted)
@@ -257,6 +254,16 @@ class Ingest:
         if not accepted:
             raise http.none_usable(found.details, found.errors)
         return taken(found.received, found.details, found.errors, wanted=wanted)
+
+    def _records(self, found: ReadBody, origin: Origin) -> list[Record]:
+        return [
+            *self._frames.records(found.ticks, origin),
+            *(
+                Record(self._settings.broker_candles_topic, bar_key(bar), encode(bar), None, origin.headers)
+                for bar in found.bars
+            ),
+            *found.rejects,
+        ]
 
     async def _pieces(self, body: bytes, found: ReadBody, origin: Origin, place: Place) -> AsyncIterator[None]:
         """Add what the items of a body hold, each piece in a turn of its own."""
@@ -308,7 +315,7 @@ class Ingest:
             zone = offset_zone(utc_offset_seconds)
         return Clock(zone, origin.received_ms)
 
-    def _count(self, found: ReadBody, accepted: int, origin: Origin) -> None:
+    def _count(self, found: ReadBody, newest: Sequence[Newest], accepted: int, origin: Origin) -> None:
         metrics = self._metrics
         if bars := len(found.bars):
             metrics.bars_accepted.labels(origin.source).inc(bars)
@@ -328,12 +335,11 @@ class Ingest:
         metrics.logged_seconds.observe(seconds_between(received_ms, clock.now_ms()))
         newest_ms = 0
         # What fills a hole is history: it tells nothing of lag, of a zone, or of whether the feed lives.
-        for symbol, ticks in () if origin.is_fill else found.ticks.symbols.items():
-            time_msc = ticks.times[-1]
+        for symbol, time_msc, point in () if origin.is_fill else newest:
             newest_ms = max(newest_ms, time_msc)
             metrics.ticks_of_symbol(origin.source, symbol, time_msc, received_ms)
-            if ticks.point is not None:
-                self._reference.quoted(origin.source, symbol, ticks.point, received_ms)
+            if point is not None:
+                self._reference.quoted(origin.source, symbol, point, received_ms)
         if newest_ms and found.clock is not None:
             metrics.source_watch.ticks(origin.source, found.clock, newest_ms, received_ms)
 

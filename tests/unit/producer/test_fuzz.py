@@ -13,7 +13,8 @@ from marketdata.contract.body import decode
 from marketdata.contract.tick import read_tick
 from marketdata.contract.times import Clock, offset_zone
 from marketdata.errors import InvalidItem
-from producer.records import TicksBySymbol, decode_bulk, read_bulk
+from producer.bulk import decode_bulk, read_bulk
+from producer.records import TicksBySymbol
 from runtime.request_body import TURN_BYTES
 from tests.conftest import fewer_examples
 from tests.unit.producer.conftest import Bench, new_bench

@@ -1,11 +1,12 @@
 """The HTTP contract, with a gateway that is no Kafka."""
 
+import gc
 import gzip
 import json
 import re
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from marketdata.wire import decode_bar
 from producer.app import create_app
 from runtime import clock
+from runtime.batches import Record
 from runtime.telemetry import parse_traceparent
 from tests.unit.producer.conftest import ANY_KEY, KEY, Bench, new_bench, new_settings
 
@@ -636,3 +638,19 @@ async def test_the_answers_are_those_that_the_page_of_the_contract_shows(bench: 
     assert (nothing_usable.status_code, set(nothing_usable.json())) == (400, set(refusal))
     assert nothing_usable.json()["code"] == refusal["code"]
     assert nothing_usable.json()["details"][2] | {"message": "…"} == refusal["details"][0]
+
+
+async def test_ticks_do_not_wait_in_memory_for_kafka(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 137
+    left: list[int] = []
+
+    async def publish(_: Sequence[Record]) -> None:
+        # Their values are kept as columns.
+        left.append(sum(type(one) is list and len(one) == count for one in gc.get_objects()))
+
+    monkeypatch.setattr(bench.gateway, "publish", publish)
+
+    response = await bench.post("/ingest/tick", b'{"ticks":[%b]}' % b",".join([json.dumps(PRO).encode()] * count))
+
+    assert response.json()["inserted"] == count
+    assert left == [0]
