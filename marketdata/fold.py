@@ -176,7 +176,8 @@ class CandleFold:
         if part.form.coarse:
             touched = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in part.frames}
             self._coarse_frames().forward(number, list(touched), part.frames[-1])
-        self.settle()
+        if self._pending:
+            self.settle()
         if not is_last:
             self._keep(part)
         # At once, while the ticks are in the processor's cache.
@@ -348,9 +349,11 @@ class CandleFold:
 
         `offsets` are its proof: the ranges of `log` of which every record was read.
         """
-        self.settle()
+        if self._pending:
+            self.settle()
         if self._open_at == _NEVER:
             return None
+        bid, ask = self._quote
         return Candle(
             source=self.source,
             symbol=self.symbol,
@@ -370,8 +373,8 @@ class CandleFold:
             closed=closed,
             received=self.received,
             emitted=emitted,
-            bid=_quoted(self._quote[0]),
-            ask=_quoted(self._quote[1]),
+            bid=bid if 0.0 < bid <= MAX_PRICE else _quoted(bid),
+            ask=ask if 0.0 < ask <= MAX_PRICE else _quoted(ask),
         )
 
 

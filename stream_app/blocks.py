@@ -6,12 +6,11 @@ any other frame. What is taken gives the same candles (tests/unit/stream_app/tes
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, pairwise
-from typing import Any, Final, NamedTuple, overload
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any, Final, overload
 
 import numpy as np
-from numpy.typing import NDArray
 from simdjson import Parser
 
 from marketdata.backlog import Flow
@@ -22,6 +21,7 @@ from marketdata.resends import repeats
 from marketdata.runs import Record
 from marketdata.tick import MAX_TIME_MSC, Frame, RecordColumns, Ticks, joined, period_of
 from marketdata.wire import decode_frame
+from stream_app.outlines import BlockTicks, FrameArrays
 
 #: What `marketdata.wire.encode` writes, in its order. A name that comes twice is one too many.
 _FRAME: Final = ["v", "source", "symbol", "mode", "point", "request", "received", "ticks"]
@@ -32,19 +32,6 @@ _FEW: Final = b'{"v":1,'
 
 #: What simdjson raises: no JSON, no such field, another type, a number of more than 64 bits; and `decode_frame`.
 _NOT_PLAIN: Final = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, InvalidFrame)
-
-_Times = NDArray[np.int64]
-_Prices = NDArray[np.float64]
-
-
-class _Columns(NamedTuple):
-    """The ticks of one frame; times count from `time_msc`."""
-
-    received: int
-    time_msc: int
-    after_ms: _Times
-    bid: _Prices
-    ask: _Prices
 
 
 class RecordFrames(FlowFrames):
@@ -83,31 +70,35 @@ class RecordFrames(FlowFrames):
 class BlockPart:
     """What is of one period in a run of a block."""
 
-    __slots__ = ("_count", "_first", "_last", "_run", "outline", "ts")
+    __slots__ = (
+        "_count",
+        "_first",
+        "_last",
+        "_run",
+        "first_offset",
+        "form",
+        "last_offset",
+        "outline",
+        "received",
+        "ts",
+    )
 
     #: Such frames are not taken.
     has_volume = False
 
     def __init__(self, run: "BlockRun", frames: tuple[int, int], ts: int, count: int, outline: Outline | None) -> None:
         """`frames` are the first one and the one after the last."""
-        self._run = run
-        self._first, self._last = frames
+        first, last = frames
+        self._run, self._first, self._last, self._count = run, first, last, count
         self.ts = ts
-        self._count = count
         self.outline = outline
+        self.form = run.form
+        offsets = run.offsets
+        self.first_offset, self.last_offset = offsets[first], offsets[last - 1]
+        self.received = run.received[last - 1]
 
     def __len__(self) -> int:
         return self._count
-
-    @property
-    def first_offset(self) -> int:
-        """The offset of the first frame."""
-        return self._run.offsets[self._first]
-
-    @property
-    def last_offset(self) -> int:
-        """The offset of the last frame."""
-        return self._run.offsets[self._last - 1]
 
     @property
     def offsets(self) -> Sequence[int]:
@@ -118,16 +109,6 @@ class BlockPart:
     def frames(self) -> Sequence[Frame]:
         """The frames, whole."""
         return self._run.frames[self._first : self._last]
-
-    @property
-    def form(self) -> Frame:
-        """A frame of the same chart mode, point and kind of times."""
-        return self._run.form
-
-    @property
-    def received(self) -> int:
-        """When the producer took the request of the last frame (UTC epoch milliseconds)."""
-        return self._run.frames.received(self._last - 1)
 
     @property
     def records(self) -> Sequence[bytes]:
@@ -150,11 +131,12 @@ class BlockPart:
 class BlockRun:
     """The frames of one symbol in a block."""
 
-    __slots__ = ("_parts", "_size", "earliest", "form", "frames", "latest", "offsets", "values", "width_ms")
+    __slots__ = ("_parts", "_size", "earliest", "form", "frames", "latest", "offsets", "received", "values", "width_ms")
 
     def __init__(self, flow: "BlockFlow", width_ms: int, size: int, earliest: int, latest: int) -> None:
         self.form = flow.head.frame
         self.frames = flow.frames
+        self.received = flow.received
         self.values = flow.values
         self.offsets = flow.offsets
         self.width_ms = width_ms
@@ -178,11 +160,12 @@ class BlockRun:
 class BlockFlow(Flow):
     """The records of one symbol in a block."""
 
-    def __init__(self, head: Head, records: Sequence[Record], columns: Sequence[_Columns]) -> None:
+    def __init__(self, head: Head, records: Sequence[Record], arrays: Sequence[FrameArrays]) -> None:
         self.head = head
-        self.columns = columns
+        self.arrays = arrays
         self.values = [record.value or b"" for record in records]
-        super().__init__(head.key, records, RecordFrames(self.values, [one.received for one in columns]))
+        self.received = [one.received for one in arrays]
+        super().__init__(head.key, records, RecordFrames(self.values, self.received))
         #: Known when all symbols of the block are; None if it is no run.
         self.whole: BlockRun | None = None
 
@@ -204,28 +187,28 @@ class Blocks:
         found: list[BlockFlow] = []
         left: list[Record] = []
         for head, records in by_symbol:
-            columns = self._columns(head, records)
-            if columns is None:
+            arrays = self._arrays(head, records)
+            if arrays is None:
                 left += records
             else:
-                found.append(BlockFlow(head, records, columns))
+                found.append(BlockFlow(head, records, arrays))
         plain = _outlined(found, width_ms) if found else []
         left += [record for flow in found if flow.whole is None for record in flow.records]
         return plain, left
 
-    def _columns(self, head: Head, records: Sequence[Record]) -> list[_Columns] | None:
+    def _arrays(self, head: Head, records: Sequence[Record]) -> list[FrameArrays] | None:
         if head.frame.mode != "bid":
             return None
         try:
             return [
-                _columns_of_few(record.value) if record.value.startswith(_FEW) else self._columns_of(record.value)
+                _arrays_of_few(record.value) if record.value.startswith(_FEW) else self._arrays_of(record.value)
                 for record in records
                 if record.value is not None
             ]
         except _NOT_PLAIN:
             return None
 
-    def _columns_of(self, value: bytes) -> _Columns:
+    def _arrays_of(self, value: bytes) -> FrameArrays:
         """Raises one of `_NOT_PLAIN` where `marketdata.wire` has to judge."""
         frame: Any = self._parser.parse(value)
         ticks = frame["ticks"]
@@ -234,9 +217,9 @@ class Blocks:
         bid = np.frombuffer(ticks["bid"].as_buffer(of_type="d"))
         ask = np.frombuffer(ticks["ask"].as_buffer(of_type="d"))
         count = len(after_ms)
-        arrays, flags_count = 3, count
+        brackets, flags_count = 3, count
         if type(flags) is not int:
-            arrays, flags_count = 4, len(np.frombuffer(flags.as_buffer(of_type="i"), np.int64))
+            brackets, flags_count = 4, len(np.frombuffer(flags.as_buffer(of_type="i"), np.int64))
         elif flags >= 2**63:
             raise ValueError("flags of more than 64 bits")
         if not (
@@ -244,23 +227,23 @@ class Blocks:
             and list(frame) == _FRAME
             and list(ticks) == _COLUMNS
             # Arrays inside of an array were taken for its own values.
-            and value.count(b"[") == arrays
+            and value.count(b"[") == brackets
             and type(frame["request"]) is str
             and type(received) is type(time_msc) is int
             and 0 <= received <= MAX_TIME_MSC
             and 0 <= time_msc <= MAX_TIME_MSC
         ):
             raise ValueError("not as the producer writes it")
-        return _Columns(received, time_msc, after_ms, bid, ask)
+        return FrameArrays(received, time_msc, after_ms, bid, ask)
 
 
-def _columns_of_few(value: bytes) -> _Columns:
+def _arrays_of_few(value: bytes) -> FrameArrays:
     """The same of a frame that is not written as columns."""
     frame = decode_frame(value)
     ticks = frame.ticks
     if frame.coarse or any(tick.volume for tick in ticks):
         raise ValueError("not plain")
-    return _Columns(
+    return FrameArrays(
         frame.received,
         0,
         np.array([tick.time_msc for tick in ticks]),
@@ -269,56 +252,9 @@ def _columns_of_few(value: bytes) -> _Columns:
     )
 
 
-class _Ticks(NamedTuple):
-    """The ticks of all frames of a block, one symbol after the other."""
-
-    time_msc: _Times
-    bid: _Prices
-    ask: _Prices
-    #: Index of the first tick of each frame, and at last the number of ticks.
-    starts: _Times
-    #: The first frame of each symbol, and at last the number of frames.
-    frames: list[int]
-
-    @classmethod
-    def of(cls, flows: Sequence[BlockFlow]) -> "_Ticks | None":
-        """None when a time is none."""
-        columns = [one for flow in flows for one in flow.columns]
-        after_ms = np.concatenate([one.after_ms for one in columns])
-        # So that sums do not wrap around.
-        if after_ms.min() < -MAX_TIME_MSC or after_ms.max() > MAX_TIME_MSC:
-            return None
-        lengths = [len(one.bid) for one in columns]
-        time_msc = after_ms + np.repeat(np.array([one.time_msc for one in columns]), lengths)
-        if time_msc.min() < 0 or time_msc.max() > MAX_TIME_MSC:
-            return None
-        bid, ask = np.concatenate([one.bid for one in columns]), np.concatenate([one.ask for one in columns])
-        starts = np.array([0, *accumulate(lengths)])
-        return cls(time_msc, bid, ask, starts, [0, *accumulate(len(flow.columns) for flow in flows)])
-
-    def out_of_order(self) -> set[int]:
-        """Which symbols have ticks that go back in time."""
-        back = np.flatnonzero(self.time_msc[1:] < self.time_msc[:-1]) + 1
-        firsts = self.starts[self.frames]
-        back = back[~np.isin(back, firsts)]
-        return set((np.searchsorted(firsts, back, "right") - 1).tolist())
-
-    def touching(self) -> Iterator[int]:
-        """Frames that begin in the millisecond in which the one before ends, with a tick of the same prices."""
-        times, bid, ask, starts = self.time_msc, self.bid, self.ask, self.starts
-        firsts = starts[1:-1]
-        for frame in (np.flatnonzero(times[firsts] == times[firsts - 1]) + 1).tolist():
-            first = starts[frame]
-            begin = starts[frame - 1]
-            # The first tick of that millisecond in the frame before.
-            before = begin + np.searchsorted(times[begin:first], times[first])
-            if bid[before] == bid[first] and ask[before] == ask[first]:
-                yield frame
-
-
 def _outlined(flows: list[BlockFlow], width_ms: int) -> list[BlockFlow]:
     """Those of the flows that are runs, which they have then."""
-    ticks = _Ticks.of(flows)
+    ticks = BlockTicks.of([flow.arrays for flow in flows])
     if ticks is None:
         return []
     refused = ticks.out_of_order()
@@ -335,7 +271,7 @@ def _outlined(flows: list[BlockFlow], width_ms: int) -> list[BlockFlow]:
         for flow, (begin, end) in zip(flows, pairwise(firsts), strict=True)
     ]
     symbol, base, after = -1, 0, 0
-    for first, last, ts, count, is_plain, outline in _parts(ticks, width_ms):
+    for first, last, ts, count, is_plain, outline in ticks.parts(width_ms):
         if first >= after:
             symbol += 1
             base, after = frames[symbol], frames[symbol + 1]
@@ -348,31 +284,3 @@ def _outlined(flows: list[BlockFlow], width_ms: int) -> list[BlockFlow]:
             flow.whole = run
             plain.append(flow)
     return plain
-
-
-def _parts(ticks: _Ticks, width_ms: int) -> Iterator[tuple[int, int, int, int, bool, tuple[Any, ...]]]:
-    """Of each period of each symbol: first frame and the one after the last, start, ticks, whether plain, outline."""
-    times, bid, ask, starts, _ = ticks
-    periods = times // width_ms
-    is_first = np.empty(len(times), np.bool_)
-    is_first[0] = True
-    np.not_equal(periods[1:], periods[:-1], out=is_first[1:])
-    is_first[starts[ticks.frames[:-1]]] = True
-    begins = np.flatnonzero(is_first)
-    lasts = np.append(begins[1:], len(times)) - 1
-    low, high = np.minimum.reduceat(bid, begins), np.maximum.reduceat(bid, begins)
-    # JSON has neither infinity nor NaN.
-    is_plain = (low > 0.0) & (np.minimum.reduceat(ask, begins) > 0.0)
-    outlines = (
-        bid[begins], high, low, bid[lasts], np.minimum.reduceat(ask - bid, begins), bid[lasts], ask[lasts],
-        times[begins], times[lasts],
-    )  # fmt: skip
-    return zip(
-        (np.searchsorted(starts, begins, "right") - 1).tolist(),
-        np.searchsorted(starts, lasts, "right").tolist(),
-        (periods[begins] * width_ms).tolist(),
-        (lasts - begins + 1).tolist(),
-        is_plain.tolist(),
-        zip(*(column.tolist() for column in outlines), strict=True),
-        strict=True,
-    )

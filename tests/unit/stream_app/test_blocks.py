@@ -57,7 +57,17 @@ def plain_flows(draw: st.DrawFn) -> list[Frame]:
             now[symbol] = max(0, now[symbol] + rng.randint(-3 if rng.random() < faults else 0, step_ms))
             bid, ask = rng.choice([0.4, 1.1, 1.3]), rng.choice([0.45, 1.15, 1.4])
             if rng.random() < faults:
-                bid, ask = rng.choice([(0.0, ask), (bid, 0.0), (-1.0, -0.9), (2.0, ask), (1e300, 1e300), (5e-324, ask)])
+                bid, ask = rng.choice(
+                    [
+                        (0.0, ask),
+                        (bid, 0.0),
+                        (-1.0, -0.9),
+                        (2.0, ask),
+                        (1e300, 1e300),
+                        (5e-324, ask),
+                        (-1.7e308, 1.7e308),
+                    ]
+                )
             volume = 0.5 if rng.random() < faults / 5 else 0.0
             ticks.append(Tick(now[symbol], bid, ask, 0.0, volume, rng.choice([2, 4, 6]) if step_ms else 6))
         frames.append(
