@@ -97,16 +97,13 @@ class Sorter:
 
     def sort_large(self, records: Sequence[Record]) -> Sorted | None:
         """The records of each symbol, where they have several ticks; None when these are few, or better not sorted."""
-        by_beginning: defaultdict[bytes, list[Record]] = defaultdict(list)
-        size = 0
-        for record in records:
-            value = record.value
-            if value is None:
-                return None
-            size += len(value)
-            by_beginning[value[: value.find(SEAM)]].append(record)
-        if size < _MIN_LARGE_BYTES or size < _SINGLE_BYTES * len(records):
+        values = [record.value for record in records if record.value is not None]
+        size = sum(map(len, values))
+        if len(values) < len(records) or size < max(_MIN_LARGE_BYTES, _SINGLE_BYTES * len(records)):
             return None
+        by_beginning: defaultdict[bytes, list[Record]] = defaultdict(list)
+        for record, value in zip(records, values, strict=True):
+            by_beginning[value[: value.find(SEAM)]].append(record)
         by_symbol: dict[tuple[str, str], tuple[Head, list[Record]]] = {}
         odd = set()
         for begins, of_beginning in by_beginning.items():
