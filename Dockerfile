@@ -27,11 +27,15 @@ RUN --mount=type=cache,target=/cache \
 COPY . .
 RUN --mount=type=cache,target=/cache \
     /opt/uv/bin/uv sync --frozen --no-dev --no-editable --extra producer --extra stream --extra sink --extra dashboard --extra archive --extra sql
-# Of pyarrow a third is for what nothing here does: Flight, its own tests, and building against it.
-RUN pyarrow="$(/opt/tickpipe/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pyarrow" \
+# Of pyarrow a third is for what nothing here does: Flight, its own tests, and building against it; of numpy and pysimdjson
+# a third is tests and sources.
+RUN packages="$(/opt/tickpipe/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && pyarrow="$packages/pyarrow" \
     && rm -rf "$pyarrow/tests" "$pyarrow/include" "$pyarrow/src" "$pyarrow"/*flight* "$pyarrow/libarrow_python.so" \
         "$pyarrow"/libarrow_python*.so.*.*.* "$pyarrow"/*.pyx "$pyarrow"/*.pxi "$pyarrow"/*.pxd \
-    && /opt/tickpipe/bin/python -I -c "import pyarrow.compute, pyarrow.fs, pyarrow.ipc, pyarrow.parquet"
+    && find "$packages/numpy" -depth -type d -name tests -exec rm -rf {} + \
+    && rm -f "$packages/simdjson"/*.cpp "$packages/simdjson"/*.h "$packages/simdjson"/*.pyx "$packages/simdjson"/*.pxd \
+    && /opt/tickpipe/bin/python -I -c "import pyarrow.compute, pyarrow.fs, pyarrow.ipc, pyarrow.parquet, numpy, simdjson"
 
 FROM base
 ARG VERSION=0.1.0

@@ -6,11 +6,13 @@ records of one symbol are decoded and folded right away, whatever the number of 
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from operator import attrgetter
+from typing import Final, NamedTuple
 
-from marketdata.heads import SEAM, Head, HeadFrames
+from marketdata.heads import SEAM, Head
+from marketdata.parts import FlowFrames, ForwardRun
 from marketdata.pieces import in_pieces
-from marketdata.runs import Chunk, Flows, Record, flows
+from marketdata.runs import Chunk, Flows, Record, Run, flows
 from marketdata.wire import MIN_TICKS, numbered_frames
 
 #: Fewer records are live flow: they are folded in the order of the log, and not sorted.
@@ -18,6 +20,9 @@ MIN_RECORDS: Final = 1_000
 
 #: Records that are larger on average hold several ticks, and what they begin with takes little of the time (bytes).
 _SINGLE_BYTES: Final = 300
+
+#: Fewer bytes of such records are live flow: to put them together takes as long as it gains.
+_MIN_LARGE_BYTES: Final = 32 * 1024
 
 #: Records of one symbol that are decoded and folded at once.
 FLOW_RECORDS: Final = 500
@@ -31,17 +36,30 @@ _WELL_WORTH: Final = 2 * MIN_TICKS
 #: Beginnings that are remembered, more than any broker has symbols. A sender could vary them without end.
 _MAX_HEADS: Final = 50_000
 
+_offset = attrgetter("offset")
+
 
 class Flow:
     """Records of one source and symbol that follow each other, decoded."""
 
-    __slots__ = ("frames", "key", "offsets", "records")
-
-    def __init__(self, key: tuple[str, str], records: Sequence[Record], frames: HeadFrames) -> None:
+    def __init__(self, key: tuple[str, str], records: Sequence[Record], frames: FlowFrames) -> None:
         self.key = key
         self.records = records
         self.frames = frames
         self.offsets = [record.offset for record in records]
+
+    def run(self) -> ForwardRun | None:
+        """Their run; None when they are none."""
+        return Run.of(self.offsets, self.frames)
+
+
+class Sorted(NamedTuple):
+    """Records of several ticks each, sorted."""
+
+    #: By symbol in the order of the log, with a head that differs in the version at most.
+    by_symbol: list[tuple[Head, list[Record]]]
+    #: Those of symbols of which they have more than one chart mode or point, in no order.
+    others: list[Record]
 
 
 class Sorter:
@@ -77,14 +95,42 @@ class Sorter:
             return None
         return self._with_heads(by_beginning)
 
+    def sort_large(self, records: Sequence[Record]) -> Sorted | None:
+        """The records of each symbol, where they have several ticks; None when these are few, or better not sorted."""
+        values = [record.value for record in records if record.value is not None]
+        size = sum(map(len, values))
+        if len(values) < len(records) or size < max(_MIN_LARGE_BYTES, _SINGLE_BYTES * len(records)):
+            return None
+        by_beginning: defaultdict[bytes, list[Record]] = defaultdict(list)
+        for record, value in zip(records, values, strict=True):
+            by_beginning[value[: value.find(SEAM)]].append(record)
+        by_symbol: dict[tuple[str, str], tuple[Head, list[Record]]] = {}
+        odd = set()
+        for begins, of_beginning in by_beginning.items():
+            head = self._head(begins)
+            if head is None:
+                return None
+            before = by_symbol.setdefault(head.key, (head, []))
+            # Versions may differ: a frame of few ticks is written as the first one.
+            if (head.frame.mode, head.frame.point) != (before[0].frame.mode, before[0].frame.point):
+                odd.add(head.key)
+            before[1].extend(of_beginning)
+        for _, of_symbol in by_symbol.values():
+            of_symbol.sort(key=_offset)
+        others = [record for key in odd for record in by_symbol.pop(key)[1]]
+        return Sorted(list(by_symbol.values()), others)
+
+    def _head(self, begins: bytes) -> Head | None:
+        if begins not in self._heads:
+            if len(self._heads) > _MAX_HEADS:
+                self._heads.clear()
+            self._heads[begins] = Head.of(begins)
+        return self._heads[begins]
+
     def _with_heads(self, by_beginning: Mapping[bytes, list[Record]]) -> list[tuple[Head, list[Record]]] | None:
-        if len(self._heads) > _MAX_HEADS:
-            self._heads.clear()
         flows, keys = [], set()
         for begins, records in by_beginning.items():
-            if begins not in self._heads:
-                self._heads[begins] = Head.of(begins)
-            head = self._heads[begins]
+            head = self._head(begins)
             # Of a symbol with two beginnings, say two points, the order of the log would be lost.
             if head is None or head.key in keys:
                 return None

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Sequence
 from math import inf
 from operator import attrgetter
 
-from marketdata.aggregates import bounds, extremes, volume_of, volume_units
+from marketdata.aggregates import bounds, volume_of, volume_units
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
+from marketdata.parts import PeriodPart
 from marketdata.resends import CoarseFrames, PackedTicks, Passes, Piece
-from marketdata.runs import Part
 from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
@@ -156,7 +156,7 @@ class CandleFold:
                 self.settle()
         return True
 
-    def add_run(self, part: Part, run: int, passes: Passes, *, is_last: bool = False) -> None:
+    def add_run(self, part: PeriodPart, run: int, passes: Passes, *, is_last: bool = False) -> None:
         """Fold what is of this period in a run of frames, as `add` would one by one; none was folded before.
 
         With `is_last` nothing more will be added, so its ticks are not held.
@@ -173,18 +173,18 @@ class CandleFold:
             self._offsets.append([part.first_offset, -1])
         self._offsets[-1][1] = part.last_offset
         self._pass = number
-        frame = part.last_frame
-        if frame.coarse:
+        if part.form.coarse:
             touched = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in part.frames}
-            self._coarse_frames().forward(number, list(touched), frame)
-        self.settle()
+            self._coarse_frames().forward(number, list(touched), part.frames[-1])
+        if self._pending:
+            self.settle()
         if not is_last:
             self._keep(part)
         # At once, while the ticks are in the processor's cache.
-        if not self._settle_run(frame, part):
-            self._settle_frames([(frame, part.ticks)])
+        if not self._settle_run(part):
+            self._settle_frames([(part.frames[-1], part.ticks)])
 
-    def _keep(self, part: Part) -> None:
+    def _keep(self, part: PeriodPart) -> None:
         if records := part.records:
             self._held.add_records(records, len(part))
         else:
@@ -268,21 +268,11 @@ class CandleFold:
         self.high, self.low, self._spread, self._quote = high, low, spread, quote
         self._open_at, self._close_at, self.earliest, self.latest = open_at, close_at, earliest, latest
 
-    def _settle_run(self, frame: Frame, part: Part) -> bool:
-        """Update them with a run, column by column; False when not every price is positive and finite."""
-        prices, asks = bids, _ = part.bid, part.ask
-        low, high, spread = extremes(bids, asks)
-        if frame.mode == "last":
-            prices = part.last
-            if not (low > 0.0 and part.are_deals):
-                return False
-            low, high = min(prices), max(prices)
-        # Where no ask is below its bid, asks are prices too. A sum is finite only when all that is added is.
-        if not (low > 0.0 and (spread >= 0.0 or min(asks) > 0.0)):
+    def _settle_run(self, part: PeriodPart) -> bool:
+        """Update them with a run as a whole; False when not every price is positive and finite."""
+        if (outline := part.outline) is None:
             return False
-        if not (part.run.is_finite or (sum(prices) + sum(asks) < inf and (prices is bids or sum(bids) < inf))):
-            return False
-        first, last = part.earliest, part.latest
+        first_price, high, low, last_price, spread, bid, ask, first, last = outline
         if high > self.high:
             self.high = high
         if low < self.low:
@@ -290,23 +280,25 @@ class CandleFold:
         if spread < self._spread:
             self._spread = spread
         if last >= self._close_at:
-            self._close_at, self.close = last, prices[-1]
+            self._close_at, self.close = last, last_price
         if first < self._open_at:
-            self._open_at, self.open = first, prices[0]
-        self.earliest = min(self.earliest, first)
+            self._open_at, self.open = first, first_price
+        if first < self.earliest:
+            self.earliest = first
         if last >= self.latest:
-            self.latest, self.received = last, frame.received
-            self._quote = (bids[-1], asks[-1])
-        self._count_run(frame, part)
+            self.latest, self.received = last, part.received
+            self._quote = (bid, ask)
+        self._count_run(part)
         return True
 
-    def _count_run(self, frame: Frame, part: Part) -> None:
+    def _count_run(self, part: PeriodPart) -> None:
         # Ticks are put together only where there is something to look for in them.
-        if frame.mode != "bid" or part.run.has_volume:
-            self.count(frame, part.ticks)
+        form = part.form
+        if form.mode != "bid" or part.has_volume:
+            self.count(form, part.ticks)
         else:
             self._volume += len(part)
-            self._note_point(frame)
+            self._note_point(form)
 
     def count(self, frame: Frame, ticks: Ticks) -> None:
         """Add the ticks to the sums; each tick that counts comes here once, in order of arrival, except `copies`."""
@@ -357,9 +349,11 @@ class CandleFold:
 
         `offsets` are its proof: the ranges of `log` of which every record was read.
         """
-        self.settle()
+        if self._pending:
+            self.settle()
         if self._open_at == _NEVER:
             return None
+        bid, ask = self._quote
         return Candle(
             source=self.source,
             symbol=self.symbol,
@@ -379,8 +373,8 @@ class CandleFold:
             closed=closed,
             received=self.received,
             emitted=emitted,
-            bid=_quoted(self._quote[0]),
-            ask=_quoted(self._quote[1]),
+            bid=bid if 0.0 < bid <= MAX_PRICE else _quoted(bid),
+            ask=ask if 0.0 < ask <= MAX_PRICE else _quoted(ask),
         )
 
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from marketdata.errors import InvalidFrame
+from marketdata.parts import FlowFrames
 from marketdata.tick import Frame, RecordColumns, Tick, Ticks, TimeMsc
 from marketdata.wire import decode_all, decode_frame
 
@@ -36,13 +37,15 @@ _rests: Final = msgspec.json.Decoder(list[_Rest])
 class Head:
     """What all records with one beginning say."""
 
-    __slots__ = ("_frame", "_length", "key")
+    __slots__ = ("frame", "key", "length")
 
     def __init__(self, frame: Frame, length: int) -> None:
         #: Source and symbol.
         self.key = (frame.source, frame.symbol)
-        self._frame = frame
-        self._length = length
+        #: A frame that begins so, with other ticks.
+        self.frame = frame
+        #: Bytes of the beginning.
+        self.length = length
 
     @classmethod
     def of(cls, beginning: bytes) -> "Head | None":
@@ -55,12 +58,12 @@ class Head:
 
     def frames(self, values: Sequence[bytes]) -> "HeadFrames | None":
         """The frames of records with this head; None when one of them is no frame, or has an unknown field."""
-        length = self._length
+        length = self.length
         rests = decode_all(_rests, [value[length:] for value in values], b"{")
-        return None if rests is None else HeadFrames(self._frame, rests)
+        return None if rests is None else HeadFrames(self.frame, rests)
 
 
-class HeadFrames(Sequence[Frame]):
+class HeadFrames(FlowFrames):
     """Frames of one head; each is made when it is asked for."""
 
     __slots__ = ("_head", "_made", "_rests")

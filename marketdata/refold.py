@@ -20,8 +20,9 @@ from msgspec.structs import astuple
 
 from marketdata.fold import CandleFold, split_by_period
 from marketdata.offsets import Range, Ranges, first_position, last_position, normalized, place, spans
+from marketdata.parts import PeriodPart
 from marketdata.resends import Passes
-from marketdata.runs import Chunk, Flows, Part, Run, flows
+from marketdata.runs import Chunk, Flows, Run, flows
 from marketdata.tick import Columns, Frame, Tick, Ticks, joined, period_of, rows_of, same
 from marketdata.timeframes import M1, Timeframe
 
@@ -85,7 +86,7 @@ class _Target:
         while self.spans[self.index][0] <= run.offsets[-1]:
             first, last = self.spans[self.index]
             if (inside := run.within(first, last)) is not None:
-                self.passes.enter_run(inside.first_frame, inside.last_frame, inside.earliest, inside.latest)
+                self.passes.enter_run((inside.first_frame, inside.form), inside.earliest, inside.latest)
                 if (part := inside.part(self.fold.ts, self.width_ms)) is not None:
                     is_last = self.spans[-1] == (first, last) and last <= run.offsets[-1]
                     self.fold.add_run(part, self.index, self.passes, is_last=is_last)
@@ -256,8 +257,8 @@ class TickFold(CandleFold):
         super().count(frame, ticks)
         self._hold(ticks)
 
-    def _count_run(self, frame: Frame, part: Part) -> None:
-        self.count(frame, part.ticks)
+    def _count_run(self, part: PeriodPart) -> None:
+        self.count(part.form, part.ticks)
 
     def _hold(self, ticks: Ticks) -> None:
         self._length += len(ticks)
@@ -317,9 +318,9 @@ class CountedTicks(TickFold):
             self.latest = max(self.latest, *map(_time, ticks))
             self.count(frame, ticks)
 
-    def _settle_run(self, frame: Frame, part: Part) -> bool:
+    def _settle_run(self, part: PeriodPart) -> bool:
         self.latest = max(self.latest, part.latest)
-        self.count(frame, part.ticks)
+        self.count(part.form, part.ticks)
         return True
 
     def count(self, frame: Frame, ticks: Ticks) -> None:
@@ -349,7 +350,7 @@ class RecordFold(CandleFold):
         self._ticks_held += len(frame.ticks)
         return True
 
-    def add_run(self, part: Part, run: int, passes: Passes, *, is_last: bool = False) -> None:
+    def add_run(self, part: PeriodPart, run: int, passes: Passes, *, is_last: bool = False) -> None:
         """Hold the frames."""
         self._records += zip(part.offsets, part.frames, strict=True)
         self._ticks_held += sum(len(frame.ticks) for frame in part.frames)

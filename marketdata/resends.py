@@ -49,32 +49,35 @@ class Passes:
         #: The last frame of the pass before, if the newest pass was opened by going back in time.
         self.turned: Frame | None = None
         self._high = -1
-        self._before: Frame | None = None
+        # The newest frame; none after a cut.
+        self._before: Sequence[Frame] = ()
 
     def cut(self) -> None:
         """Begin a new pass with the next frame: the log was not read without a gap."""
         self._high = -1
-        self._before = None
+        self._before = ()
         self.opener = self.turned = None
         self.number += 1
 
     def enter(self, frame: Frame, earliest: int, latest: int) -> None:
         """Register the next frame, given the times of its earliest and latest tick."""
+        self.enter_run((frame,), earliest, latest)
+
+    def enter_run(self, frames: Sequence[Frame], earliest: int, latest: int) -> None:
+        """The same for frames that follow each other as one pass; only the first and the last are looked at.
+
+        Neither is asked for unless time stands still or goes back: to make it may take longer than all the rest.
+        """
         high = self._high
         self.opener = None
-        if earliest < high or (earliest == high and self._before is not None and repeats(self._before, frame, high)):
+        if earliest < high or (earliest == high and self._before and repeats(self._before[-1], frames[0], high)):
             self.number += 1
             self.turned = None
             if earliest < high:
-                self.turned = self._before
-                self.opener = frame if frame.coarse else None
+                self.turned = self._before[-1] if self._before else None
+                self.opener = frames[0] if frames[0].coarse else None
         self._high = latest
-        self._before = frame
-
-    def enter_run(self, first: Frame, last: Frame, earliest: int, latest: int) -> None:
-        """The same for many frames that follow each other as one pass, given the first and the last of them."""
-        self.enter(first, earliest, latest)
-        self._before = last
+        self._before = frames if len(frames) == 1 else frames[-1:]
 
 
 def repeats(before: Frame, frame: Frame, boundary: int) -> bool:

@@ -8,10 +8,13 @@ not a run, such as a resend or late ticks, is folded frame by frame.
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, compress, islice
+from math import inf
 from operator import add, attrgetter, eq, itemgetter
 from typing import Protocol, Self, cast, overload
 
+from marketdata.aggregates import extremes
 from marketdata.heads import HeadFrames
+from marketdata.parts import Outline
 from marketdata.resends import repeats
 from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks, chained, is_deal, period_of
 from marketdata.wire import MIN_TICKS
@@ -319,11 +322,6 @@ class Part:
         return self.run.frames[self._first]
 
     @property
-    def last_frame(self) -> Frame:
-        """The last frame, whole."""
-        return self.run.frames[self._last - 1]
-
-    @property
     def records(self) -> Sequence[bytes]:
         """The records of all frames, where they are of columns and came from the log; otherwise none."""
         return self.run.records[self._first : self._last]
@@ -339,26 +337,40 @@ class Part:
         return self.run.time(self._end - 1)
 
     @property
-    def bid(self) -> list[float]:
-        """The bids."""
-        return self.run.bid[self._begin : self._end]
+    def form(self) -> Frame:
+        """The last frame, whole: all have its chart mode, point and kind of times."""
+        return self.run.frames[self._last - 1]
 
     @property
-    def ask(self) -> list[float]:
-        """The asks."""
-        return self.run.ask[self._begin : self._end]
+    def received(self) -> int:
+        """When the producer took the request of the last frame (UTC epoch milliseconds)."""
+        return self.form.received
 
     @property
-    def last(self) -> list[float]:
-        """The prices of the last deals."""
-        ticks = self.ticks
-        return ticks.column("last") if isinstance(ticks, Columns) else list(map(_last, ticks))
+    def has_volume(self) -> bool:
+        """Whether any tick of the run has a volume."""
+        return self.run.has_volume
 
     @property
-    def are_deals(self) -> bool:
-        """Whether every tick is a deal, see `is_deal`."""
-        ticks = self.ticks
-        return ticks.are_deals if isinstance(ticks, Columns) else all(map(is_deal, map(_flags, ticks)))
+    def outline(self) -> Outline | None:
+        """What they draw; None when not every price is positive and finite."""
+        run = self.run
+        prices = bids = run.bid[self._begin : self._end]
+        asks = run.ask[self._begin : self._end]
+        low, high, spread = extremes(bids, asks)
+        if self.form.mode == "last":
+            ticks = self.ticks
+            are_deals = ticks.are_deals if isinstance(ticks, Columns) else all(map(is_deal, map(_flags, ticks)))
+            if not (low > 0.0 and are_deals):
+                return None
+            prices = ticks.column("last") if isinstance(ticks, Columns) else list(map(_last, ticks))
+            low, high = min(prices), max(prices)
+        # Where no ask is below its bid, asks are prices too. A sum is finite only when all that is added is.
+        if not (low > 0.0 and (spread >= 0.0 or min(asks) > 0.0)):
+            return None
+        if not (run.is_finite or (sum(prices) + sum(asks) < inf and (prices is bids or sum(bids) < inf))):
+            return None
+        return Outline(prices[0], high, low, prices[-1], spread, bids[-1], asks[-1], self.earliest, self.latest)
 
     @property
     def ticks(self) -> Ticks:

@@ -4,9 +4,8 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -99,8 +98,7 @@ CONFIRM_TIMEOUT_SECONDS = 30.0
 _BATCH_BYTES: Final = 128 * 1024
 
 
-@dataclass(frozen=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A candle, and the headers of its record."""
 
     candle: Candle
@@ -147,7 +145,7 @@ class Emitter:
         topic = self._settings.candles_topic
         records = [
             batches.Record(topic, candle_key(candle), encode(candle), candle.emitted, list(headers))
-            for candle, headers in ((each.candle, each.headers) for each in candles)
+            for candle, headers, _, _ in candles
         ]
         with kafka_errors(self._settings, topic=topic, right="WRITE"):
             async with asyncio.timeout(CONFIRM_TIMEOUT_SECONDS):

