@@ -334,7 +334,7 @@ class Worker:
         self._is_reading_again = True
 
     def observe(self) -> None:
-        """Set the gauges of what is in memory: a walk through all of it, so only before they are read."""
+        """Set the gauges of what is in memory, before they are read."""
         windows = [partition.window for partition in self._partitions.values()]
         self._metrics.minutes.set(sum(map(len, windows)))
         self._metrics.ticks_held.set(sum(window.ticks_held for window in windows))
