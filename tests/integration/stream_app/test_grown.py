@@ -30,7 +30,7 @@ async def test_partitions_that_nobody_reads_are_found_and_given_out(settings: Se
         settings.ticks_topic, group_id=settings.stream_group, metadata_max_age_ms=300_000, enable_auto_commit=False,
         **client_options(settings),
     )  # fmt: skip
-    topics, before = [settings.ticks_topic], settings.kafka_partitions
+    topics, before, admin = [settings.ticks_topic], settings.kafka_partitions, SharedAdmin(settings)
 
     async def assigned(count: int) -> bool:
         return len(consumer.assignment()) == count
@@ -38,9 +38,7 @@ async def test_partitions_that_nobody_reads_are_found_and_given_out(settings: Se
     await consumer.start()
     try:
         await eventually(partial(assigned, before), what="the partitions")
-        watch = GroupWatch(
-            settings, SharedAdmin(settings), settings.stream_group, topics, partial(rejoin_group, consumer)
-        )
+        watch = GroupWatch(settings, admin, settings.stream_group, topics, partial(rejoin_group, consumer))
         await watch.step()
         await grow(settings, before + 2)
         unread = {TopicPartition(settings.ticks_topic, number) for number in (before, before + 1)}
@@ -58,6 +56,7 @@ async def test_partitions_that_nobody_reads_are_found_and_given_out(settings: Se
         async with admin_client(settings) as client:
             assert await unread_partitions(client, settings.stream_group, topics) == set()
     finally:
+        await admin.aclose()
         await consumer.stop()
 
 
