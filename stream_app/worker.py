@@ -39,7 +39,7 @@ _OPEN_INTERVAL_ROUNDS = 10
 _MAX_OPEN_INTERVAL_SECONDS = 10.0
 
 #: One that is no further behind needs one fetch a round (records): it brings all that comes meanwhile.
-_LIVE_RECORDS = 1_000
+_LIVE_RECORDS = 100
 
 #: An idle worker looks this often for minutes that are over (seconds).
 _IDLE_SECONDS = 0.2
