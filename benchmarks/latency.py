@@ -1,9 +1,11 @@
 """How long a tick takes from its POST to each stage that it passes, at shares of the rate that the machine sustains.
 
 `python -m benchmarks.latency` starts Kafka, PostgreSQL, the producer, one stream worker, the sink and the dashboard on
-this machine. First it posts as fast as answers come, one tick a request; the rate at which ticks reach every stage is
-what saturates. Then it posts at shares of that rate, each tick at its planned moment whatever became of those before
-it, and counts from that moment. Both cores are shared by all of that and by this client.
+this machine. First it posts as fast as answers come, one tick a request, until the broker's JVM has compiled what it
+runs: services run for weeks, and in the first minute of load its compilers take as much as its work. The rate at which
+ticks then reach every stage is what saturates. Then it posts at shares of that rate, each tick at its planned moment
+whatever became of those before it, and counts from that moment. Both cores are shared by all of that and by this
+client.
 
 A tick has reached a stage once something of its symbol is seen there that is not older:
 
@@ -16,10 +18,11 @@ A tick has reached a stage once something of its symbol is seen there that is no
 
 import argparse
 import asyncio
+import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,6 +54,12 @@ TURNS = {
     "storing": ("sink", "tickpipe_sink_batch_seconds"),
 }
 
+#: The broker counts as compiled once its compilers take less than this in a step (cores, seconds). At the end of the
+#: longest time it is measured as it is.
+COMPILED_CORES = 0.02
+COMPILE_STEP_SECONDS = 5.0
+MAX_COMPILE_SECONDS = 60.0
+
 #: Ticks of the first seconds are not counted: connections open, minutes and plans are new (seconds).
 WARM_UP_SECONDS = 3.0
 
@@ -72,6 +81,15 @@ class Round:
     cpu: dict[str, float]
     #: How often a second the worker publishes and the sink stores, and how long that takes (seconds).
     turns: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """The load before the first figure."""
+
+    #: How long it took (seconds), and what the broker's compilers used in its last step (cores).
+    seconds: float
+    cores: float
 
 
 class Client:
@@ -111,6 +129,18 @@ class Client:
         return count
 
 
+def compiler_seconds(jvm: int) -> float:
+    """Processor time so far of the threads of a JVM that compile (seconds)."""
+    seconds = 0.0
+    for thread in Path(f"/proc/{jvm}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            name, _, rest = (thread / "stat").read_text().partition("(")[2].rpartition(")")
+            if "CompilerThre" in name:
+                user, system = rest.split()[11:13]
+                seconds += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
 def flat_out(seconds: float) -> Iterator[float]:
     """Moments without end, all of them now, for so long."""
     end = time.time() + seconds
@@ -126,6 +156,18 @@ class Bench:
         self._port = ports["producer"]
         self._watches = watches
         self._processes = processes
+
+    async def compile(self, symbols: int) -> Compilation:
+        """Post as fast as answers come until the broker's JVM has compiled what it runs."""
+        began, kafka = time.monotonic(), self._processes["Kafka"].pid
+        while True:
+            before, since = compiler_seconds(kafka), time.monotonic()
+            await self.saturating_rate(symbols, COMPILE_STEP_SECONDS)
+            now = time.monotonic()
+            # A compiler thread without work ends, and what it has used is no longer seen.
+            cores = max(0.0, compiler_seconds(kafka) - before) / (now - since)
+            if cores < COMPILED_CORES or now - began > MAX_COMPILE_SECONDS - COMPILE_STEP_SECONDS:
+                return Compilation(now - began, cores)
 
     async def saturating_rate(self, symbols: int, seconds: float) -> float:
         """Ticks a second that reach every stage while they are posted as fast as answers come."""
@@ -195,11 +237,11 @@ async def bench(
         await asyncio.gather(*watching, return_exceptions=True)
 
 
-async def sweep(work: Bench, options: argparse.Namespace, console: Console) -> tuple[float, list[Round]]:
+async def sweep(work: Bench, options: argparse.Namespace, console: Console) -> tuple[float, Compilation, list[Round]]:
     """The saturating rate, 0 when rates were given, and a round for each rate and number of symbols."""
     saturating, rounds = 0.0, []
+    compilation = await work.compile(SYMBOLS)
     if not options.rate:
-        await work.saturating_rate(SYMBOLS, WARM_UP_SECONDS)
         saturating = await work.saturating_rate(SYMBOLS, options.seconds / 2)
         console.print(f"saturated by {saturating:,.0f} ticks/s", highlight=False)
     plans = [(0.0, rate, symbols) for rate in options.rate for symbols in options.symbols]
@@ -210,10 +252,10 @@ async def sweep(work: Bench, options: argparse.Namespace, console: Console) -> t
             f"{stage} {p50 * 1e3:.1f}/{p99 * 1e3:.1f}" for stage, (p50, p99, _) in one.latencies.items()
         )
         console.print(f"{rate:,.0f} ticks/s of {symbols:,} symbols: {figures} ms", highlight=False)
-    return saturating, rounds
+    return saturating, compilation, rounds
 
 
-def lines_of(saturating: float, rounds: Sequence[Round]) -> list[str]:
+def lines_of(saturating: float, compilation: Compilation, rounds: Sequence[Round]) -> list[str]:
     """The tables and what was done, as Markdown."""
     heading = ["rate", "symbols", *(f"{stage}, ms" for stage in STAGES)]
     rows = [
@@ -237,7 +279,9 @@ def lines_of(saturating: float, rounds: Sequence[Round]) -> list[str]:
     return [
         *table_of(heading, rows), "",
         "50th, 99th and 99.9th percentile from the planned moment of the POST. "
-        + (f"Saturated by {saturating:,.0f} ticks/s." if saturating else ""),
+        + (f"Saturated by {saturating:,.0f} ticks/s. " if saturating else "")
+        + f"Before that {compilation.seconds:.0f} s as fast as answers come; in the last {COMPILE_STEP_SECONDS:.0f} of "
+        f"them the compilers of Kafka's JVM took {compilation.cores:.2f} cores.",
         "", "Cores in use meanwhile:", "",
         *table_of(["rate", "symbols", *names], spent), "",
         "Rounds a second of the worker and transactions a second of the sink, and what one takes:", "",
@@ -277,14 +321,16 @@ def main() -> None:
                 settings["TICKPIPE_EMIT_INTERVAL_SECONDS"] = str(options.interval)
             with serving(ports, settings) as services:
 
-                async def measure() -> tuple[float, list[Round]]:
+                async def measure() -> tuple[float, Compilation, list[Round]]:
                     async with bench(servers, ports, {**services, **started}) as work:
                         return await sweep(work, options, console)
 
-                saturating, rounds = asyncio.run(measure())
+                saturating, compilation, rounds = asyncio.run(measure())
     name = "latency-symbols" if options.rate else "latency"
-    figures = {"saturating": saturating, "rounds": [asdict(one) for one in rounds]}
-    beginning.store(name, lines_of(saturating, rounds), figures)
+    figures = {
+        "saturating": saturating, "compilation": asdict(compilation), "rounds": [asdict(one) for one in rounds]
+    }  # fmt: skip
+    beginning.store(name, lines_of(saturating, compilation, rounds), figures)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ tests marked `contract` hold it to what is relied on here, and `make test-newest
 | --- | --- | --- | --- |
 | `end_fetches` | `_fetcher`, its tasks | `AIOKafkaConsumer.stop()`: ends in `CancelledError`, half done, while the broker is away | `AttributeError` in every `stop` |
 | `hand_out_bare_records` | `_fetcher`, `FetchResult`, `PartitionRecords` | `getmany()`: three Python calls and a copy for each record, more than reading and parsing it takes | `AttributeError` when a consumer starts; leave the call out, records come as `ConsumerRecord` |
+| `bracket_fetches` | `_fetcher`, `_records` | `fetch_min_bytes` and `fetch_max_wait_ms`: an idle consumer would ask all the time | `AttributeError` when a consumer starts; leave the call out, fetches are sent at once |
 | `partitions_of` | `_client` | `partitions_for_topic()`: None until the topic is assigned, never refreshed for a reader that assigns by hand; an admin client needs connections of its own | `AttributeError` at the first read |
 | `send_request` | `AIOKafkaAdminClient._send_request` | `describe_topics()`: knows no version of the request that tells a topic's id | `AttributeError` when a service starts |
 | `group_error` | `_coordinator` | asking the consumer for it: Faust never does | `AttributeError` in the worker's watch |
@@ -14,7 +15,7 @@ tests marked `contract` hold it to what is relied on here, and `make test-newest
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import chain, islice
 from typing import Any, Final
@@ -126,6 +127,26 @@ def hand_out_bare_records(consumer: AIOKafkaConsumer) -> None:
         return outcome
 
     fetcher._proc_fetch_request = process_barely
+
+
+def bracket_fetches(
+    consumer: AIOKafkaConsumer, before: Callable[[], Awaitable[None]], with_records: Callable[[], None]
+) -> None:
+    """Have a started consumer await `before` each fetch, and call `with_records` when one has brought some."""
+    fetcher = consumer._fetcher
+    process = fetcher._proc_fetch_request
+
+    async def process_bracketed(*args: Any) -> Any:
+        try:
+            await before()
+        except asyncio.CancelledError:
+            return False  # as aiokafka answers for a fetch that was sent
+        outcome = await process(*args)
+        if fetcher._records:
+            with_records()
+        return outcome
+
+    fetcher._proc_fetch_request = process_bracketed
 
 
 def _make_bare(result: FetchResult) -> None:

@@ -29,6 +29,7 @@ from runtime.settings import Settings
 from runtime.telemetry import start_telemetry
 from runtime.topics import restore_topics
 from stream_app.emitter import Emitter, Metrics
+from stream_app.gate import FetchGate
 from stream_app.transport import BatchConsumer, install
 from stream_app.watchdog import Restlessness, Watchdog
 from stream_app.worker import Worker
@@ -170,6 +171,10 @@ class _Offsets:
 
     def end(self, partition: int) -> int:
         return self._consumer.highwater(TP(self._topic, partition)) or 0
+
+    @property
+    def gate(self) -> FetchGate:
+        return self._consumer.gate
 
     @property
     def _consumer(self) -> BatchConsumer:

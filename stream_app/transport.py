@@ -9,7 +9,7 @@ the worker that are marked `contract` hold it to them, and `make test-newest` ru
 
 | private names | why | public alternative that was tried | when a name goes |
 | --- | --- | --- | --- |
-| `_new_consumer_thread`, `_consumer`, `_ensure_consumer` | bare records, an end without a broker, the group's error | `consumer_*` settings: none of them reaches the aiokafka consumer | the class is not used: records come one by one and `_to_batch_message` fails at the first |
+| `_new_consumer_thread`, `_consumer`, `_ensure_consumer` | bare records, one fetch a round, an end without a broker, the group's error | `consumer_*` settings: none of them reaches the aiokafka consumer | the class is not used: records come one by one and `_to_batch_message` fails at the first |
 | `_wait_next_records`, `_buffered_partitions` | one event for each partition and poll | `stream.take()`: gathers after each record was an event already | `AttributeError` at the first poll |
 | `_new_offset`, `_filter_tps_with_pending_acks`, `_add_gap`, `_unacked_messages` | commits are what was released | `stream.noack()` and `event.ack()`: what a rebalance skips is acknowledged all the same | nothing is committed, and the watchdog ends the worker |
 | `_committed_offset`, `_commit` | where reading began, and a topic that was re-created | `consumer.commit()`: never commits less than before | `AttributeError` in the first fold |
@@ -25,15 +25,26 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
 from marketdata.runs import Record
-from runtime.aiokafka_internals import end_fetches, group_error, hand_out_bare_records, rejoin_group
+from runtime.aiokafka_internals import (
+    bracket_fetches,
+    end_fetches,
+    group_error,
+    hand_out_bare_records,
+    rejoin_group,
+)
+from stream_app.gate import FetchGate
 
 log = structlog.get_logger(__name__)
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    gate: FetchGate
+
     async def on_start(self) -> None:
         await super().on_start()
-        hand_out_bare_records(self._ensure_consumer())
+        consumer, gate = self._ensure_consumer(), self.gate
+        hand_out_bare_records(consumer)
+        bracket_fetches(consumer, gate.pass_through, gate.shut)
 
     async def on_thread_stop(self) -> None:
         if self._consumer is not None:
@@ -70,6 +81,7 @@ class BatchConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._released: dict[TP, int] = {}
+        self.gate = FetchGate()
         super().__init__(*args, **kwargs)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:  # noqa: ASYNC109 - Faust's name
@@ -95,7 +107,9 @@ class BatchConsumer(driver.Consumer):
                 yield tp, self._to_batch_message(tp, batch)
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread = _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread.gate = self.gate
+        return thread
 
     def _to_batch_message(self, tp: TP, batch: Sequence[Record]) -> ConsumerMessage:
         last = batch[-1]

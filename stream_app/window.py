@@ -45,8 +45,8 @@ class Period:
     """One period in memory: its fold, and what of it is not published yet."""
 
     __slots__ = (
-        "closed", "dirty_from", "final", "first_offset", "fold", "origin", "sending_from", "touched_at",
-        "touched_chunk",
+        "closed", "dirty_from", "final", "first_offset", "fold", "origin", "sending_from", "ticks_held",
+        "touched_at", "touched_chunk",
     )  # fmt: skip
 
     def __init__(self, fold: CandleFold, first_offset: int) -> None:
@@ -63,6 +63,8 @@ class Period:
         self.dirty_from: int | None = None
         #: The same for the candle that is on its way to the broker.
         self.sending_from: int | None = None
+        #: As of the newest candle; a fold that has changed since is dirty.
+        self.ticks_held = 0
         self.touched_at = 0.0
         self.touched_chunk = -1
 
@@ -102,6 +104,8 @@ class Window:
         self._width_ms = timeframe.base_width_ms
         self._symbols: dict[tuple[str, str], _Symbol] = {}
         self._dirty: set[Period] = set()
+        # Of all periods in memory: how many there are, and the ticks that they held at their newest candles.
+        self._length = self._ticks_held = 0
         # Chunks so far, and when the newest poll began.
         self._chunk = self._polled_at_chunk = 0
         # By the newest chunk: a search through all that the poll touched, or that waits for publication, would cost
@@ -120,7 +124,7 @@ class Window:
         return self._width_ms
 
     def __len__(self) -> int:
-        return sum(len(symbol.periods) for symbol in self._symbols.values())
+        return self._length
 
     @property
     def symbols(self) -> int:
@@ -129,8 +133,11 @@ class Window:
 
     @property
     def ticks_held(self) -> int:
-        """Ticks held in memory in case they are sent again."""
-        return sum(period.fold.ticks_held for period in self._periods())
+        """Ticks held in memory in case they are sent again.
+
+        Only what changed since its newest candle is looked at: all of ten thousand symbols take milliseconds.
+        """
+        return self._ticks_held + sum([period.fold.ticks_held - period.ticks_held for period in self._dirty])
 
     def feed(self, first: int, last: int, chunks: Iterable[Chunk | Flow], *, now: float) -> int:
         """Fold one poll that read the offsets `first` to `last`; records that are no frames are left out of `chunks`.
@@ -214,6 +221,7 @@ class Window:
         period = symbol.periods.get(ts)
         if period is None:
             period = symbol.periods[ts] = Period(CandleFold(*key, ts, self._timeframe), offset)
+            self._length += 1
         if period.touched_chunk != self._chunk:
             period.touched_at, period.touched_chunk = symbol.arrived_at, self._chunk
             self._touched.append(period)
@@ -229,6 +237,7 @@ class Window:
             # Reading restarted further back: memory lacks the beginning, the log has all of it.
             self._symbols.clear()
             self._dirty.clear()
+            self._length = self._ticks_held = 0
             self._run += 1
             self._run_first = self.position = first
         elif first > self.position:
@@ -265,6 +274,9 @@ class Window:
                 log=self._log, offsets=fold.ranges(self._partition), closed=period.closed, emitted=wall_ms
             )
             period.sending_from, period.dirty_from = period.dirty_from, None
+            ticks_held = fold.ticks_held
+            self._ticks_held += ticks_held - period.ticks_held
+            period.ticks_held = ticks_held
             emissions.append(Emission(period, candle, period.closed))
         self._dirty.difference_update(due)
         return emissions
@@ -305,12 +317,13 @@ class Window:
             if over is not None:
                 forgotten += len(over)
                 for ts in over:
-                    del symbol.periods[ts]
+                    self._ticks_held -= symbol.periods.pop(ts).ticks_held
             # Passes matter within a stored range only, so a symbol without periods needs no memory.
             if not symbol.periods:
                 empty.append(key)
         for key in empty:
             del self._symbols[key]
+        self._length -= forgotten
         return forgotten
 
     @property
@@ -332,6 +345,3 @@ class Window:
                 if held < safe:
                     safe = held
         return safe
-
-    def _periods(self) -> Iterator[Period]:
-        return (period for symbol in self._symbols.values() for period in symbol.periods.values())

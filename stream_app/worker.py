@@ -20,6 +20,7 @@ from runtime.settings import Settings
 from runtime.telemetry import NoTelemetry, Telemetry
 from runtime.ticklog import TickLog
 from stream_app.emitter import Emitter, Metrics, note_confirmed, outgoing
+from stream_app.gate import FETCH_AHEAD_SECONDS, FetchGate
 from stream_app.partition import Decoding, Partition
 from stream_app.window import Emission, Window
 
@@ -36,6 +37,9 @@ _OPEN_INTERVAL_SECONDS = 1.0
 #: this many times as long between two as the last one took, up to the longest interval (seconds).
 _OPEN_INTERVAL_ROUNDS = 10
 _MAX_OPEN_INTERVAL_SECONDS = 10.0
+
+#: One that is no further behind needs one fetch a round (records): it brings all that comes meanwhile.
+_LIVE_RECORDS = 100
 
 #: An idle worker looks this often for minutes that are over (seconds).
 _IDLE_SECONDS = 0.2
@@ -63,6 +67,10 @@ class Offsets(Protocol):
 
     def end(self, partition: int) -> int:
         """The end of the partition as of its newest poll."""
+
+    @property
+    def gate(self) -> FetchGate:
+        """What holds back the next fetch."""
 
 
 def _compare(partition: Partition, records: Sequence[Record]) -> None:
@@ -223,7 +231,12 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_IDLE_SECONDS):
                 await self._folded.wait()
-        await asyncio.sleep(await self.publish())
+        pause_seconds = await self.publish()
+        gate = self._offsets.gate
+        gate.is_live = self._records_behind <= _LIVE_RECORDS
+        await asyncio.sleep(pause_seconds - FETCH_AHEAD_SECONDS)
+        gate.open()
+        await asyncio.sleep(min(pause_seconds, FETCH_AHEAD_SECONDS))
 
     async def publish(self) -> float:
         """Publish what changed, release what may be committed, forget what is over.
@@ -293,10 +306,14 @@ class Worker:
                 del partition.rejected[: len(rejected)]
 
     def _is_behind(self) -> bool:
+        return self._records_behind > _BEHIND_RECORDS
+
+    @property
+    def _records_behind(self) -> int:
         behind = (
             self._offsets.end(number) - partition.window.position for number, partition in self._partitions.items()
         )
-        return sum(max(0, records) for records in behind) > _BEHIND_RECORDS
+        return sum(max(0, records) for records in behind)
 
     def _take(self, partition: Partition, closed_only: bool) -> _Round:
         emissions = partition.window.emissions(wall_ms=clock.now_ms(), now=time.monotonic(), closed_only=closed_only)
@@ -334,7 +351,7 @@ class Worker:
         self._is_reading_again = True
 
     def observe(self) -> None:
-        """Set the gauges of what is in memory: a walk through all of it, so only before they are read."""
+        """Set the gauges of what is in memory, before they are read."""
         windows = [partition.window for partition in self._partitions.values()]
         self._metrics.minutes.set(sum(map(len, windows)))
         self._metrics.ticks_held.set(sum(window.ticks_held for window in windows))

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 
 from marketdata.runs import Record
-from runtime.aiokafka_internals import group_error, hand_out_bare_records, partitions_of
+from runtime.aiokafka_internals import bracket_fetches, group_error, hand_out_bare_records, partitions_of
 from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.settings import Settings
 from tests.kafka_log import KafkaLog
@@ -106,6 +106,34 @@ async def test_bare_records_are_the_same_records(settings: Settings, kafka: Kafk
     assert not any(isinstance(record, ConsumerRecord) for polls in read.values() for poll in polls for record in poll)
     for start, polls in read.items():
         assert seen(polls) == [record for record in copies if record[0] >= start]
+
+
+async def test_one_fetch_brings_all_that_came_while_it_was_held_back(settings: Settings, kafka: KafkaLog) -> None:
+    async with reader(settings, bare=True) as bare:
+        may_fetch, brought = asyncio.Event(), 0
+
+        def count() -> None:
+            nonlocal brought
+            brought += 1
+            may_fetch.clear()
+
+        async def held_back() -> None:
+            await may_fetch.wait()
+
+        bracket_fetches(bare.consumer, held_back, count)
+        # One was open already.
+        await kafka.producer.send_and_wait(settings.ticks_topic, b"first", partition=0)
+        assert await bare.consumer.getmany(timeout_ms=5_000)
+        for wave in (1, 2):
+            for value in (b"a", b"b", b"c"):
+                await kafka.producer.send_and_wait(settings.ticks_topic, value, partition=0)
+            assert not await bare.consumer.getmany(timeout_ms=50), "held back"
+
+            may_fetch.set()
+            found = await bare.consumer.getmany(timeout_ms=5_000)
+            assert [record.value for records in found.values() for record in records] == [b"a", b"b", b"c"]
+            assert brought == wave
+    # The reader has ended with a fetch that was held back.
 
 
 async def test_what_was_handed_out_needs_no_collection_of_garbage(settings: Settings, kafka: KafkaLog) -> None:

@@ -14,6 +14,7 @@ from marketdata.wire import encode, frame_key
 from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.settings import Settings
 from stream_app.emitter import Emitter, Metrics
+from stream_app.gate import FetchGate
 from stream_app.worker import Worker
 from tests.days import eurusd_ticks
 from tests.kafka_log import KafkaLog, frames_of
@@ -26,6 +27,7 @@ class ReadBefore:
         self.at = at
         self.length = length
         self.released: list[int] = []
+        self.gate = FetchGate()
 
     def committed(self, partition: int) -> int | None:
         return self.at

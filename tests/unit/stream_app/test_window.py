@@ -4,14 +4,18 @@ import itertools
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from marketdata.candle import Candle
+from marketdata.fold import CandleFold
 from marketdata.offsets import Range, Ranges, contains, union
 from marketdata.tick import Frame, Tick
+from marketdata.wire import MIN_TICKS
 from stream_app.window import FORGET_IDLE_SECONDS, FORGET_UNTOUCHED_SECONDS, Window
 from tests import oracle
 
@@ -237,16 +241,13 @@ FRAMES = st.builds(
     ),
     coarse=st.booleans(),
 )
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("poll"), st.integers(1, 5)),
-        st.tuples(st.just("publish"), st.just(0)),
-        st.tuples(st.just("lose"), st.just(0)),
-        st.tuples(st.just("sleep"), st.sampled_from([1, 6, 130])),
-        st.tuples(st.just("crash"), st.just(0)),
-    ),
-    max_size=40,
+ONE_STEP = st.one_of(
+    st.tuples(st.just("poll"), st.integers(1, 5)),
+    st.tuples(st.just("publish"), st.just(0)),
+    st.tuples(st.just("lose"), st.just(0)),
+    st.tuples(st.just("sleep"), st.sampled_from([1, 6, 130])),
 )
+STEPS = st.lists(st.one_of(ONE_STEP, st.tuples(st.just("crash"), st.just(0))), max_size=40)
 
 
 @given(st.lists(FRAMES, min_size=1, max_size=25), STEPS)
@@ -379,3 +380,45 @@ def test_many_symbols_fold_as_each_does_alone() -> None:
         assert len(wanted) == 2
         for key, candle in wanted.items():
             assert replace(found[key], offsets=()) == replace(candle, offsets=())
+
+
+@given(
+    st.lists(FRAMES, min_size=5, max_size=25),
+    # Over records that were not read, and back to some that were, or to before all that memory holds.
+    st.lists(st.one_of(ONE_STEP, st.tuples(st.just("seek"), st.sampled_from([-25, -3, 1]))), max_size=40),
+    st.sampled_from([1, MIN_TICKS]),
+)
+def test_what_is_held_is_counted_as_by_a_walk_through_memory(
+    frames: list[Frame], steps: list[tuple[str, Any]], least_of_a_run: int
+) -> None:
+    """Whatever is resent, read again after a gap, unconfirmed, closed or forgotten."""
+    log: Log = list(enumerate(frames))
+    drive, position = Drive(wall_ms=T0 + 150_000), 0
+
+    with patch("marketdata.runs.MIN_TICKS", least_of_a_run):
+        for step, argument in [*steps, ("poll", 99), ("publish", 0)]:
+            window = drive.window
+            if step == "poll" and (batch := log[position : position + argument]):
+                window.feed(batch[0][0], batch[-1][0], [batch], now=drive.now)
+                position = batch[-1][0] + 1
+            elif step == "publish":
+                drive.publish()
+            elif step == "lose":
+                for emission in window.emissions(wall_ms=drive.wall_ms, now=drive.now, closed_only=True):
+                    window.give_back(emission)
+            elif step == "sleep":
+                drive.sleep(argument)
+            elif step == "seek":
+                position = min(max(0, position + argument), len(log))
+            folds = [period.fold for symbol in window._symbols.values() for period in symbol.periods.values()]
+            assert (len(window), window.ticks_held) == (len(folds), sum(fold.ticks_held for fold in folds))
+
+
+def test_the_count_of_what_is_held_looks_at_nothing_whose_candle_is_published() -> None:
+    """A walk through the minutes of ten thousand symbols would stall the worker at each look at `/metrics`."""
+    drive = Drive()
+    drive.feed(*(frame(1, 2, symbol=f"S{number}") for number in range(50)))
+    drive.publish()
+
+    with patch.object(CandleFold, "ticks_held", property(lambda _: pytest.fail("a fold was looked at"))):
+        assert (len(drive.window), drive.window.ticks_held) == (50, 100)

@@ -14,6 +14,7 @@ from marketdata.tick import Frame, Tick
 from marketdata.wire import encode
 from runtime.settings import Settings, load_settings
 from stream_app.emitter import Metrics, Outgoing
+from stream_app.gate import FetchGate
 from stream_app.worker import Worker
 
 T0 = 1_549_238_400_000
@@ -39,6 +40,7 @@ class Offsets:
 
     def __init__(self) -> None:
         self.last = 0
+        self.gate = FetchGate()
 
     def committed(self, _partition: int) -> int | None:
         return None
@@ -203,6 +205,32 @@ async def test_a_worker_that_catches_up_or_is_not_confirmed_pauses_for_the_whole
     offsets.last = 1_000_000
     await worker.fold(0, [record(0, T0)])
     assert await worker.publish() == 0.2
+
+
+async def test_the_next_fetch_is_sent_shortly_before_the_pause_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    emitted: Any = Emitted()
+    offsets = Offsets()
+    worker = started(emitted, offsets)
+    events: list[Any] = []
+    monkeypatch.setattr(offsets.gate, "open", lambda: events.append("open"))
+
+    async def sleep(seconds: float) -> None:
+        events.append(seconds)
+
+    monkeypatch.setattr("stream_app.worker.asyncio.sleep", sleep)
+    await worker.fold(0, [record(n, T0, f"S{n}") for n in range(8)])
+    await worker.publish_next()
+
+    assert events == [pytest.approx(0.005), "open", 0.003]
+
+
+async def test_fetches_of_a_worker_that_catches_up_do_not_wait(catching_up: tuple[Worker, Metrics, Offsets]) -> None:
+    worker, _, offsets = catching_up
+    for first, end, is_live in ((0, 109, False), (8, 116, True), (16, 1_000_000, False)):
+        offsets.last = end
+        await worker.fold(0, of_four_symbols(first, 8))
+        await worker.publish_next()
+        assert offsets.gate.is_live == is_live
 
 
 def of_four_symbols(first: int, count: int) -> list[Record]:
