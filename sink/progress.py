@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -66,6 +66,15 @@ class Start:
     unseen: int
 
 
+def span_columns(spans: Collection[Span]) -> dict[str, list[Any]]:
+    """What the statements take that move the progress."""
+    ordered = sorted(spans)
+    return {
+        "logs": [span.log for span in ordered], "partitions": [span.partition for span in ordered],
+        "firsts": [span.first for span in ordered], "nexts": [span.next for span in ordered],
+    }  # fmt: skip
+
+
 async def advance(connection: Connection, spans: Collection[Span]) -> None:
     """Advance the progress over `spans`, in the caller's transaction if there is one; idempotent.
 
@@ -74,9 +83,7 @@ async def advance(connection: Connection, spans: Collection[Span]) -> None:
     """
     if not spans:
         return
-    logs, partitions, firsts, nexts = (list(column) for column in zip(*sorted(spans), strict=True))
-    about = {"logs": logs, "partitions": partitions, "firsts": firsts, "nexts": nexts}
-    behind = await (await connection.execute(SQL["advance_progress"], about)).fetchall()
+    behind = await (await connection.execute(SQL["advance_progress"], span_columns(spans))).fetchall()
     if behind:
         raise ProgressLost(
             "the database ends before what was read begins: "
