@@ -179,8 +179,11 @@ DELETE FROM pending_refolds WHERE log = %(log)s AND offsets && %(beyond)s::text:
 --   one before, asks nothing;
 --   where it is alone, a transaction of its own, because minutes may have to be folded again, logs meet, or the progress
 --   is behind.
--- The progress, of such a transaction alone, moves last, and only when all was written that should be. The bounds of ts
--- spare a hypertable the search of every chunk.
+-- The progress, of such a transaction alone, moves last, and only when all was written that should be.
+-- Each row is found by its key. Of the newest minute the planner expects next to no rows, so it would take the index of
+-- times and search all symbols' rows for each candle; of a span whose ends it does not know it expects many. OFFSET
+-- keeps the search in a place of its own, the sum gives a hash join the whole key, and the bounds of ts spare a hypertable
+-- the search of every chunk.
 WITH incoming_candles AS MATERIALIZED ({incoming_candles}),
 
 span AS MATERIALIZED ({spans}),
@@ -199,9 +202,11 @@ judged AS MATERIALIZED (
             )
         ) END AS verdict
     FROM incoming_candles AS i
-    LEFT JOIN market_data AS m
-        ON m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
-            AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
+    LEFT JOIN LATERAL (
+        SELECT * FROM market_data AS s
+        WHERE s.symbol = i.symbol AND s.timeframe = i.timeframe AND s.source = i.source AND s.ts BETWEEN i.ts AND i.ts
+        OFFSET 0
+    ) AS m ON true
 ),
 
 held AS MATERIALIZED (
@@ -264,14 +269,14 @@ closed AS (
     SET closed = true
     FROM judged AS i
     WHERE
-        -- Of such an expression half is expected to be true, of a plain comparison next to none, and for next to none
-        -- the rows of the minute are searched once for each.
+        -- Of such an expression half is expected to be true, of a plain comparison next to none.
         CASE i.verdict WHEN 'closed' THEN true ELSE false END AND NOT (SELECT is_held FROM held)
-        AND m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
+        AND m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.source = i.source
+        AND m.ts BETWEEN i.ts AND i.ts AND m.ts + interval '0' = i.ts
+        AND m.ts BETWEEN (SELECT %(first_ts)s::timestamptz) AND (SELECT %(last_ts)s::timestamptz)
         AND candle_verdict(
             m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed, false
         ) = 'closed'
-        AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
     RETURNING true
 ),
 
