@@ -128,7 +128,7 @@ async def test_a_sink_that_may_not_begin_says_why_in_one_line(
         with owner.without(right), pytest.raises(DatabaseForbids, match=right):
             await migrate(url)
     await ensure_topics(own)
-    missing = "SELECT on stale_hours"
+    missing = "SELECT on tickpipe_migrations"
     with owner.without(missing):
         sink = Service("sink", own, log=tmp_path / "log").start()
         try:
