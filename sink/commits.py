@@ -6,12 +6,14 @@ import time
 from typing import Final
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
 from marketdata.errors import PartitionsLost, TickpipeError
 from runtime.kafka_errors import kafka_errors
 from runtime.service import cancel
 from runtime.settings import Settings
+from sink.metrics import Metrics
+from sink.progress import Positions
 
 log = structlog.get_logger(__name__)
 
@@ -93,3 +95,22 @@ class Commits:
 
     def _kafka_errors(self) -> contextlib.AbstractContextManager[None]:
         return kafka_errors(self._settings, group=self._settings.sink_group, right="READ")
+
+
+class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
+    """Forgets uncommitted polls of revoked partitions."""
+
+    def __init__(self, uncommitted: Offsets, positions: Positions, metrics: Metrics) -> None:
+        self._uncommitted = uncommitted
+        self._positions = positions
+        self._metrics = metrics
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        for tp in revoked:
+            self._uncommitted.pop(tp, None)
+        self._positions.forget()
+        self._metrics.lag.clear()
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        self._positions.forget()
+        log.info("Partitions were assigned.", action="partitions_assigned", partitions=len(assigned))

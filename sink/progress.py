@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 
 from marketdata.errors import MissedRecords, PartitionsLost, ProgressLost, TickpipeError
@@ -333,25 +333,6 @@ class Positions:
                 )
         self._count_unseen(tp, max(0, min(begin, first) - expected))
         log.info("The log has a hole.", action="hole", partition=tp.partition, first=expected, last=first - 1)
-
-
-class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    """Forgets uncommitted polls of revoked partitions."""
-
-    def __init__(self, uncommitted: dict[TopicPartition, int], positions: Positions, metrics: Metrics) -> None:
-        self._uncommitted = uncommitted
-        self._positions = positions
-        self._metrics = metrics
-
-    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        for tp in revoked:
-            self._uncommitted.pop(tp, None)
-        self._positions.forget()
-        self._metrics.lag.clear()
-
-    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._positions.forget()
-        log.info("Partitions were assigned.", action="partitions_assigned", partitions=len(assigned))
 
 
 #: Maximum number of readings waited for; with a backlog of more than a day the oldest are dropped.

@@ -38,7 +38,7 @@ from sink.batch import (
     incoming_reference,
     incoming_reports,
 )
-from sink.commits import COMMIT_TIMEOUT_SECONDS, Commits, Offsets
+from sink.commits import COMMIT_TIMEOUT_SECONDS, Commits, Offsets, Revocations
 from sink.completeness import Checker
 from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.schema import edition, migrate, set_compression
@@ -46,7 +46,7 @@ from sink.db.session import SQL, database_conninfo
 from sink.ledger import LedgerKeeper
 from sink.maintenance import Closer, Comparer, Materialiser, Retainer, retention_of
 from sink.metrics import Metrics
-from sink.progress import LagMeter, Positions, Revocations, Span, StoredUntil, with_sink_group
+from sink.progress import LagMeter, Positions, Span, StoredUntil, with_sink_group
 from sink.refolds import Refolder
 from sink.shortened import LogWatch
 from sink.writer import LogEnds, Writer
