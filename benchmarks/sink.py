@@ -32,7 +32,7 @@ from runtime.kafka import new_producer
 from runtime.settings import Settings, load_settings
 from runtime.topics import ensure_topics, wait_for_kafka
 from sink.db.schema import migrate
-from sink.staging import utc
+from sink.times import utc
 from tests import plainhttp
 from tests.servers import EmbeddedServers
 

@@ -97,7 +97,7 @@ async def write_late(connection: Connection, writer: Writer, symbol: str, first:
 
 async def late_ticks(connection: Connection, symbols: list[str], months: int, rounds: int) -> None:
     """Hours of chunks that are compressed, and of one that is not, in turn; each hour once, then once more."""
-    writer = new_writer(end=10**13, use_copy=False)
+    writer = new_writer(end=10**13, appends=False)
     # Wednesdays at noon always have ticks.
     wednesdays = [FIRST + timedelta(days=3 + 7 * week, hours=12) for week in range(months * 4)]
     plain_from = await value(

@@ -28,7 +28,7 @@ from sink.db.session import SQL
 from sink.metrics import Metrics
 from sink.progress import reached_offsets, wait_until_stored
 from sink.refolds import proven_candle
-from sink.staging import time_msc, utc
+from sink.times import time_msc, utc
 from sink.writer import Writer
 
 log = structlog.get_logger(__name__)

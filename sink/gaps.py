@@ -20,7 +20,7 @@ from marketdata.minutes import Range, Session, closed_by_sessions, intersect, le
 from marketdata.tick import MINUTE_MS
 from sink.db.session import SQL
 from sink.queries import candle_day
-from sink.staging import time_msc, utc
+from sink.times import time_msc, utc
 
 #: History that tells in which hours a symbol trades, before its newest minute.
 HABIT: Final = timedelta(weeks=4)

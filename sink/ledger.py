@@ -21,7 +21,7 @@ from psycopg.types.json import Jsonb
 
 from marketdata.errors import InvalidReport
 from marketdata.minutes import ASK_MS, Range, asks, intersect, subtract, union
-from marketdata.wire import Fill, Report, decode_wanted, encode, frame_key
+from marketdata.wire import Fill, QuoteSessions, Report, decode_wanted, encode, frame_key
 from runtime.kafka import SideWriter
 from runtime.logreader import LogReader
 from runtime.service import PeriodicTask, TaskMetrics, sleep_unless
@@ -31,7 +31,7 @@ from sink.db.session import SQL
 from sink.gaps import Gap, Habits, Known, Series, State, fetch_all, find_gaps, read_known
 from sink.metrics import Metrics
 from sink.progress import StoredUntil
-from sink.staging import time_msc, utc
+from sink.times import time_msc, utc
 
 log = structlog.get_logger(__name__)
 
@@ -89,19 +89,23 @@ async def apply_reports(connection: AsyncConnection[Any], reports: Iterable[Repo
 
     Reports may be repeated.
     """
-    count = 0
     await _lock(connection)
-    for report in sorted(reports, key=lambda one: (one.source, one.symbol, one.received)):
-        count += 1
+    ordered = sorted(reports, key=lambda one: (one.source, one.symbol, one.received))
+    # All at once: every sender tells those of all its symbols when it begins, and live candles wait meanwhile.
+    sessions = [
+        {
+            "source": report.source, "symbol": report.symbol, "utc_offset_s": report.utc_offset_s,
+            "sessions": Jsonb(report.sessions), "received": utc(report.received),
+        }
+        for report in ordered if isinstance(report, QuoteSessions)
+    ]  # fmt: skip
+    if sessions:
+        async with connection.cursor() as cursor:
+            await cursor.executemany(SQL["apply_sessions"], sessions)
+    for report in ordered:
         if isinstance(report, Fill):
             await _apply_fill(connection, report)
-        else:
-            about = {
-                "source": report.source, "symbol": report.symbol, "utc_offset_s": report.utc_offset_s,
-                "sessions": Jsonb(report.sessions), "received": utc(report.received),
-            }  # fmt: skip
-            await connection.execute(SQL["apply_sessions"], about)
-    return count
+    return len(ordered)
 
 
 async def _apply_fill(connection: AsyncConnection[Any], fill: Fill) -> None:

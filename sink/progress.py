@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 
 from marketdata.errors import MissedRecords, PartitionsLost, ProgressLost, TickpipeError
@@ -66,6 +66,15 @@ class Start:
     unseen: int
 
 
+def span_columns(spans: Collection[Span]) -> dict[str, list[Any]]:
+    """What the statements take that move the progress."""
+    ordered = sorted(spans)
+    return {
+        "logs": [span.log for span in ordered], "partitions": [span.partition for span in ordered],
+        "firsts": [span.first for span in ordered], "nexts": [span.next for span in ordered],
+    }  # fmt: skip
+
+
 async def advance(connection: Connection, spans: Collection[Span]) -> None:
     """Advance the progress over `spans`, in the caller's transaction if there is one; idempotent.
 
@@ -74,9 +83,7 @@ async def advance(connection: Connection, spans: Collection[Span]) -> None:
     """
     if not spans:
         return
-    logs, partitions, firsts, nexts = (list(column) for column in zip(*sorted(spans), strict=True))
-    about = {"logs": logs, "partitions": partitions, "firsts": firsts, "nexts": nexts}
-    behind = await (await connection.execute(SQL["advance_progress"], about)).fetchall()
+    behind = await (await connection.execute(SQL["advance_progress"], span_columns(spans))).fetchall()
     if behind:
         raise ProgressLost(
             "the database ends before what was read begins: "
@@ -326,25 +333,6 @@ class Positions:
                 )
         self._count_unseen(tp, max(0, min(begin, first) - expected))
         log.info("The log has a hole.", action="hole", partition=tp.partition, first=expected, last=first - 1)
-
-
-class Revocations(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    """Forgets uncommitted polls of revoked partitions."""
-
-    def __init__(self, uncommitted: dict[TopicPartition, int], positions: Positions, metrics: Metrics) -> None:
-        self._uncommitted = uncommitted
-        self._positions = positions
-        self._metrics = metrics
-
-    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        for tp in revoked:
-            self._uncommitted.pop(tp, None)
-        self._positions.forget()
-        self._metrics.lag.clear()
-
-    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        self._positions.forget()
-        log.info("Partitions were assigned.", action="partitions_assigned", partitions=len(assigned))
 
 
 #: Maximum number of readings waited for; with a backlog of more than a day the oldest are dropped.

@@ -27,7 +27,7 @@ from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import REFUSALS, Connection, Database, StepSize
 from sink.db.session import SQL, is_pooled
 from sink.metrics import Metrics
-from sink.staging import time_msc
+from sink.times import time_msc
 from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import CollectorRegistry
 
-from marketdata.errors import PartitionsLost, ProgressLost, TickpipeError
+from marketdata.errors import ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime import clock
 from runtime.aiokafka_internals import rejoin_group
@@ -38,6 +38,7 @@ from sink.batch import (
     incoming_reference,
     incoming_reports,
 )
+from sink.commits import COMMIT_TIMEOUT_SECONDS, Commits, Offsets, Revocations
 from sink.completeness import Checker
 from sink.db.connection import Connection, Database, Trouble, trouble_of
 from sink.db.schema import edition, migrate, set_compression
@@ -45,15 +46,12 @@ from sink.db.session import SQL, database_conninfo
 from sink.ledger import LedgerKeeper
 from sink.maintenance import Closer, Comparer, Materialiser, Retainer, retention_of
 from sink.metrics import Metrics
-from sink.progress import LagMeter, Positions, Revocations, Span, StoredUntil, with_sink_group
+from sink.progress import LagMeter, Positions, Span, StoredUntil, with_sink_group
 from sink.refolds import Refolder
 from sink.shortened import LogWatch
 from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)
-
-#: The next offset to read of each partition.
-Offsets = dict[TopicPartition, int]
 
 #: Records that are polled and decoded in one go, some half a millisecond. The database answers half a dozen times
 #: while it stores a batch, and each answer waits until that is done (250: 13 % fewer candles a second).
@@ -69,14 +67,6 @@ _SESSION_TIMEOUT_MS: Final = 10_000
 #: While the database is away nothing is polled, yet the partitions must stay assigned: aiokafka's heartbeats prove that
 #: the process lives, and the database's timeouts that it does not hang (milliseconds: a day).
 _MAX_POLL_INTERVAL_MS: Final = 86_400_000
-
-#: Kafka answers a commit in milliseconds; later means that it is away, and the next commit covers this one (seconds).
-_COMMIT_TIMEOUT_SECONDS: Final = 10.0
-
-#: Offsets are committed this often while batches follow each other, and once none does (seconds). After a crash so much
-#: more is read again, and found to be stored: reading begins at the smaller of the committed offset and of the progress
-#: in the database.
-_COMMIT_SECONDS: Final = 0.1
 
 #: How often an idle sink checks whether the database answers (seconds).
 _PING_SECONDS: Final = 2.0
@@ -101,12 +91,10 @@ class Sink:
             settings.reference_topic: incoming_reference,
             settings.fills_topic: incoming_reports,
         }
-        # Offsets that are stored in the database but not yet committed to Kafka.
-        self._uncommitted: Offsets = {}
-        self._committed_at = 0.0
         self._keeper: LedgerKeeper | None = None
         #: Set once the name of the group is known, which the database decides.
         self._positions: Positions
+        self._commits: Commits
 
     def stop(self) -> None:
         """Finish the batch, commit, leave the group."""
@@ -174,6 +162,7 @@ class Sink:
             return
         await live.run_patiently(self._migrate)
         self._positions = Positions(self._settings, self._metrics, self._stopping)
+        self._commits = Commits(self._settings)
         log_ends = LogEnds(self._settings, log_name)
         writer = Writer(log_ends, self._metrics)
         async with (
@@ -240,7 +229,7 @@ class Sink:
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
         )
         consumer.subscribe(
-            sink_topics(settings), listener=Revocations(self._uncommitted, self._positions, self._metrics)
+            sink_topics(settings), listener=Revocations(self._commits.pending, self._positions, self._metrics)
         )
         return consumer
 
@@ -273,10 +262,11 @@ class Sink:
                     continue
                 storing = asyncio.create_task(self._store(consumer, live, store, batch, offsets))
             if await self._finish(storing):
-                await self._commit(consumer)
+                await self._commits.finish(consumer)
         finally:
             if storing is not None:
                 await cancel(storing)
+            await self._commits.cancel()
 
     async def _finish(self, storing: "asyncio.Task[None] | None") -> bool:
         """Wait for the batch; returns False when the database has lost progress, and reading has to begin again."""
@@ -286,7 +276,7 @@ class Sink:
         except ProgressLost as exc:
             log.warning("Reading begins again where the database ends.", action="progress_lost", error=str(exc))
             self._positions.forget()
-            self._uncommitted.clear()
+            self._commits.pending.clear()
             return False
         return True
 
@@ -339,36 +329,16 @@ class Sink:
             self._observer.stored(batch.good, began_ms)
             if self._keeper is not None and batch.prepared.reports:
                 self._keeper.reported()
-            self._uncommitted |= offsets
-        if self._uncommitted and not (offsets and time.monotonic() - self._committed_at < _COMMIT_SECONDS):
-            await self._commit(consumer)
+        await self._commits.stored(consumer, offsets)
         if time.monotonic() - self._asked_database_at > _PING_SECONDS:
             await live.run_patiently(ping)
         self._idle.set()
-
-    async def _commit(self, consumer: AIOKafkaConsumer) -> None:
-        # The next owner of a partition lost meanwhile reads the batch again, which changes nothing.
-        self._committed_at = time.monotonic()
-        mine = consumer.assignment()
-        offsets = {tp: offset for tp, offset in self._uncommitted.items() if tp in mine}
-        try:
-            if offsets:
-                with self._kafka_errors():
-                    await asyncio.wait_for(consumer.commit(offsets), _COMMIT_TIMEOUT_SECONDS)
-        except PartitionsLost as exc:
-            log.info("Partitions were lost before the commit.", action="commit_lost", error=str(exc))
-        except TickpipeError as exc:
-            if not exc.retriable:
-                raise
-            log.warning("Kafka did not confirm a commit; the next one covers it.", action="commit_wait", error=str(exc))
-            return
-        self._uncommitted.clear()
 
 
 async def _leave(consumer: AIOKafkaConsumer) -> None:
     # Leaving the group needs the broker; without one the session runs out by itself.
     with contextlib.suppress(*KAFKA_ERRORS):
-        await asyncio.wait_for(consumer.stop(), _COMMIT_TIMEOUT_SECONDS)
+        await asyncio.wait_for(consumer.stop(), COMMIT_TIMEOUT_SECONDS)
 
 
 async def ping(connection: Connection) -> None:

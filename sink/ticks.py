@@ -36,7 +36,7 @@ from runtime.settings import Settings
 from runtime.ticklog import Refolded, TickLog
 from sink.db.connection import Connection
 from sink.db.session import SQL
-from sink.staging import utc
+from sink.times import utc
 from sink.unstored import find_unstored, log_state
 
 #: Maximum number of ticks and of minutes folded in one pass over the log: they are held in memory, some 50 MB.

@@ -19,7 +19,7 @@ from runtime.settings import Settings
 from runtime.ticklog import TickLog
 from sink.db.session import SQL
 from sink.progress import reached_offsets, wait_until_stored
-from sink.staging import utc
+from sink.times import utc
 
 if TYPE_CHECKING:
     from sink.ticks import Reading, TickRange

@@ -25,7 +25,7 @@ from sink.db.session import SQL, database_conninfo, open_session
 from sink.metrics import Metrics
 from sink.progress import with_sink_group
 from sink.refolds import proven_candle
-from sink.staging import time_msc, utc
+from sink.times import time_msc, utc
 from sink.writer import LogEnds, Writer
 
 #: Maximum number of candles in one pass over the log; they are held in memory.

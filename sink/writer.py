@@ -1,4 +1,4 @@
-"""Writes one batch in one transaction: candles are staged, judged by their offsets, and written where they must be.
+"""Writes one batch in one transaction: candles are judged by their offsets, and written where they must be.
 
 The broker's bars, reference data and the progress go with them.
 """
@@ -7,8 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 import structlog
@@ -21,12 +20,14 @@ from marketdata.wire import Reference, Report, SenderCount, reference_key
 from runtime.kafka import Ends, log_ends
 from runtime.logreader import own_log
 from runtime.settings import Settings
+from sink.columns import Columns, bar_columns, candle_columns
 from sink.db.connection import REFUSALS, Connection
 from sink.db.session import SQL
+from sink.history import append_history, is_history, pack_candle
 from sink.ledger import apply_reports
 from sink.metrics import Metrics
-from sink.progress import Span, advance
-from sink.staging import Staging, append_history, utc
+from sink.progress import Span, advance, span_columns
+from sink.times import utc
 
 log = structlog.get_logger(__name__)
 
@@ -51,12 +52,35 @@ class Prepared:
     bars: Sequence[BrokerBar]
     #: One candle per key.
     reduced: Sequence[Reduced]
-    #: The same, packed; None when one of them cannot be packed, so that the database refuses it by name.
-    packed: Sequence[bytes] | None
+    #: The same as rows of COPY, which history is, or as columns of a statement.
+    rows: Sequence[bytes] | None
+    columns: Columns | None
     #: The log that was ours when it was prepared.
     own_log: str
     reference: Sequence[Reference] = ()
     reports: Sequence[Report] = ()
+
+    @property
+    def others(self) -> bool:
+        """Whether there is anything besides candles."""
+        return bool(self.bars or self.reference or self.reports)
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """What `store_candles` has done."""
+
+    #: Candles by verdict.
+    actions: Actions
+    is_held: bool
+    #: Candles that were written, not counting those that were closed alone, and parts of the log.
+    applied: int
+    moved: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all was written that should be; another sink may have been faster, or a refold is needed."""
+        return self.applied == self.actions.total() - sum(self.actions[verdict] for verdict in _UNTOUCHED)
 
 
 #: Ends are asked for when a candle names records so far beyond those that are known, and none may name any that are so
@@ -125,10 +149,9 @@ class LogEnds:
 class Writer:
     """Writes candles, bars, minutes to fold again and reference data; anything may be written again without harm."""
 
-    def __init__(self, log_ends: LogEnds, metrics: Metrics, staging: Staging | None = None) -> None:
+    def __init__(self, log_ends: LogEnds, metrics: Metrics) -> None:
         self._log_ends = log_ends
         self._metrics = metrics
-        self._staging = staging or Staging()
 
     @property
     def log_ends(self) -> LogEnds:
@@ -149,17 +172,24 @@ class Writer:
         own = self._log_ends.own_log
         reduced = reduce_batch(candles, own)
         await asyncio.sleep(0)
-        return Prepared(candles, bars, reduced, await self._packed(reduced), own, reference, reports)
+        return Prepared(candles, bars, reduced, *await self._packed(reduced), own, reference, reports)
 
-    async def _packed(self, reduced: Sequence[Reduced]) -> list[bytes] | None:
-        packed: list[bytes] = []
+    def is_history(self, reduced: Sequence[Reduced]) -> bool:
+        """Whether a batch may go into the table by COPY, without being judged."""
+        return is_history(reduced)
+
+    async def _packed(self, reduced: Sequence[Reduced]) -> tuple[list[bytes] | None, Columns | None]:
+        """Rows for COPY or columns; neither when one of them cannot be packed, so that storing it says so."""
         try:
+            if not self.is_history(reduced):
+                return None, await _in_turns(reduced)
+            rows: list[bytes] = []
             for start in range(0, len(reduced), _PIECE_CANDLES):
-                packed += self._staging.pack(reduced[start : start + _PIECE_CANDLES])
+                rows += [pack_candle(one.candle) for one in reduced[start : start + _PIECE_CANDLES]]
                 await asyncio.sleep(0)
         except REFUSALS:
-            return None
-        return packed
+            return None, None
+        return rows, None
 
     async def write(
         self, connection: Connection, candles: Sequence[Candle] = (), bars: Sequence[BrokerBar] = ()
@@ -194,17 +224,18 @@ class Writer:
     async def _store(
         self, connection: Connection, batch: Prepared, spans: Collection[Span], *, append: bool
     ) -> Actions:
-        reduced = batch.reduced
-        packed = self._staging.pack(reduced) if batch.packed is None else batch.packed
-        actions: Actions = Counter()
+        if (actions := await self._apply_alone(connection, batch, spans)) is not None:
+            return actions
+        reduced, columns = batch.reduced, batch.columns
+        actions = Counter()
         async with connection.transaction():
-            if append:
-                places = await append_history(connection, self._staging, reduced, packed)
+            if append and self.is_history(reduced):
+                rows = [pack_candle(one.candle) for one in reduced] if batch.rows is None else batch.rows
+                places = await append_history(connection, reduced, rows)
                 actions[Verdict.INSERTED] = len(reduced) - len(places)
-                if actions[Verdict.INSERTED]:
-                    reduced, packed = [reduced[place] for place in places], [packed[place] for place in places]
-            actions += await self.apply_candles(connection, reduced, packed)
-            actions["bar"] += await self._apply_bars(connection, batch.bars)
+                reduced, columns = [reduced[place] for place in places], None
+            actions += await self.apply_candles(connection, reduced, columns)
+            actions["bar"] += await _apply_bars(connection, batch.bars)
             actions["reference"] += await apply_reference(connection, batch.reference)
             if batch.reports:
                 actions["report"] += await apply_reports(connection, batch.reports)
@@ -216,33 +247,49 @@ class Writer:
         self,
         connection: Connection,
         reduced: Sequence[Reduced],
-        packed: Sequence[bytes] | None = None,
+        columns: Columns | None = None,
         *,
         incomparable: bool = False,
     ) -> Actions:
-        """Apply one candle per key to the table, inside the caller's transaction and once in it.
+        """Apply one candle per key to the table, inside the caller's transaction.
 
-        `packed` are the same candles by `Staging.pack`, if that was done already. With `incomparable` the sets of
+        `columns` are the same candles by `candle_columns`, if that was done already. With `incomparable` the sets of
         offsets decide nothing any more (the log cannot prove them): more ticks win.
         """
         if not reduced:
             return Counter()
-        packed = self._staging.pack(reduced) if packed is None else packed
+        about = self._about(reduced, columns or dict(candle_columns(reduced))) | {"incomparable": incomparable}
+        applied = await self._apply(connection, about)
+        if applied.is_held:
+            await self._disown(connection, about)
+            applied = await self._apply(connection, about | {"may_ask": False})
+        if not (applied.is_whole and _is_single(reduced)) and not incomparable:
+            await connection.execute(SQL["request_refolds"], about)
+        return applied.actions
+
+    async def _apply_alone(self, connection: Connection, batch: Prepared, spans: Collection[Span]) -> Actions | None:
+        """Store a batch of candles and move the progress by one statement, a transaction of its own.
+
+        Returns None when that is not enough. Then the progress has not moved, and what was written may be again.
+        """
+        if batch.columns is None or batch.others or not _is_single(batch.reduced):
+            return None
+        about = self._about(batch.reduced, batch.columns) | {"is_alone": True} | span_columns(spans)
+        applied = await self._apply(connection, about)
+        is_enough = not applied.is_held and applied.is_whole and applied.moved == len(spans)
+        return applied.actions if is_enough else None
+
+    def _about(self, reduced: Sequence[Reduced], columns: Columns) -> dict[str, Any]:
         minutes = [r.candle.ts for r in reduced]
         bounds = {"first_ts": utc(min(minutes)), "last_ts": utc(max(minutes))}
-        await self._staging.stage_candles(connection, reduced, packed)
-        actions = await self._judge(connection, bounds, len(reduced))
-        to_apply = sum(actions.values()) - sum(actions[verdict] for verdict in _UNTOUCHED)
-        if to_apply:
-            applied = await connection.execute(
-                SQL["apply_candles"], {"own_log": self._log_ends.own_log, "incomparable": incomparable}
-            )
-            several = any(r.wanted != r.candle.offsets for r in reduced)
-            if (applied.rowcount < to_apply or several) and not incomparable:
-                await connection.execute(SQL["request_refolds"], bounds)
-        if actions[Verdict.CLOSED]:
-            await connection.execute(SQL["close_candles"], bounds)
-        return actions
+        modes = {"may_ask": True, "is_alone": False, "incomparable": False}
+        return {**columns, **bounds, **modes, **span_columns(()), "own_log": self._log_ends.own_log}
+
+    async def _apply(self, connection: Connection, about: dict[str, Any]) -> "_Applied":
+        rows = await (await connection.execute(SQL["store_candles"], about)).fetchall()
+        actions: Actions = Counter({verdict: count for verdict, count, *_ in rows})
+        _, _, is_held, applied, moved = rows[0]
+        return _Applied(actions, bool(is_held), applied, moved)
 
     def count(self, actions: Actions) -> None:
         """Add to the metrics what a committed transaction did."""
@@ -254,26 +301,12 @@ class Writer:
                 action="cross_log", candles=actions[Verdict.CROSS_LOG], own_log=self._log_ends.own_log,
             )  # fmt: skip
 
-    async def _judge(self, connection: Connection, bounds: dict[str, datetime], staged: int) -> Actions:
-        actions, to_ask = await self._verdicts(connection, bounds, staged)
-        if to_ask and await self._disown(connection, bounds):
-            actions, _ = await self._verdicts(connection, bounds, staged)
-        return actions
-
-    async def _verdicts(self, connection: Connection, bounds: dict[str, datetime], staged: int) -> tuple[Actions, bool]:
-        # Also tells whether stored offsets have to be compared with the ends of the log.
-        about = {"own_log": self._log_ends.own_log, **bounds}
-        verdicts = await (await connection.execute(SQL["judge_candles"], about)).fetchall()
-        actions = Counter({verdict: rows for verdict, rows, _ in verdicts})
-        # Of the rest nothing is stored.
-        actions[Verdict.INSERTED] += staged - actions.total()
-        return actions, any(to_ask for *_, to_ask in verdicts)
-
-    async def _disown(self, connection: Connection, bounds: dict[str, datetime]) -> bool:
-        about: dict[str, object] = {"log": self._log_ends.own_log, **bounds}
-        found = await connection.execute(SQL["reach_beyond"], {**about, "beyond": self._log_ends.beyond})
+    async def _disown(self, connection: Connection, about: dict[str, Any]) -> None:
+        # Stored candles name offsets that the incoming ones do not: the log may end before them.
+        about = about | {"beyond": self._log_ends.beyond}
+        found = await connection.execute(SQL["reach_beyond"], about)
         if (row := await found.fetchone()) is None or not row[0]:
-            return False
+            return
         await self._log_ends.refresh()
         about["beyond"] = self._log_ends.beyond
         disowned = (await connection.execute(SQL["disown_candles"], about)).rowcount
@@ -282,21 +315,36 @@ class Writer:
                 "The ticks topic ends before stored offsets: records are gone from its end.",
                 action="log_shortened", log=self._log_ends.own_log, candles=disowned,
             )  # fmt: skip
-        return disowned > 0
 
-    async def _apply_bars(self, connection: Connection, bars: Sequence[BrokerBar]) -> int:
-        if not bars:
-            return 0
-        newest: dict[tuple[str, str, str, int], BrokerBar] = {}
-        for bar in bars:
-            key = (bar.source, bar.symbol, bar.timeframe, bar.ts)
-            known = newest.get(key)
-            if known is None or (bar.closed, bar.received) >= (known.closed, known.received):
-                newest[key] = bar
-        await self._staging.stage_bars(connection, list(newest.values()))
-        stored = (await connection.execute(SQL["apply_bars"])).rowcount
-        await connection.execute(SQL["fill_from_bars"])
-        return stored
+
+def _is_single(reduced: Sequence[Reduced]) -> bool:
+    """Whether no candle has to be folded again because the batch had several folds of it."""
+    return all(one.wanted is one.candle.offsets or one.wanted == one.candle.offsets for one in reduced)
+
+
+async def _in_turns(reduced: Sequence[Reduced]) -> Columns:
+    """The columns, between which others have their turn if there are many candles."""
+    columns: Columns = {}
+    for name, column in candle_columns(reduced):
+        columns[name] = column
+        if len(reduced) > _PIECE_CANDLES:
+            await asyncio.sleep(0)
+    return columns
+
+
+async def _apply_bars(connection: Connection, bars: Sequence[BrokerBar]) -> int:
+    if not bars:
+        return 0
+    newest: dict[tuple[str, str, str, int], BrokerBar] = {}
+    for bar in bars:
+        key = (bar.source, bar.symbol, bar.timeframe, bar.ts)
+        known = newest.get(key)
+        if known is None or (bar.closed, bar.received) >= (known.closed, known.received):
+            newest[key] = bar
+    about = bar_columns(list(newest.values()))
+    stored = (await connection.execute(SQL["apply_bars"], about)).rowcount
+    await connection.execute(SQL["fill_from_bars"], about)
+    return stored
 
 
 async def apply_reference(connection: Connection, records: Sequence[Reference]) -> int:
@@ -304,18 +352,22 @@ async def apply_reference(connection: Connection, records: Sequence[Reference]) 
 
     Records may be repeated and in any order.
     """
-    # Sorted, or two sinks would deadlock on each other's rows.
-    ordered = sorted(records, key=reference_key)
-    changed = 0
-    for record in ordered:
+    # Sorted, or two sinks would deadlock on each other's rows. All of a kind at once: every sender names all of its
+    # symbols when it begins, and live candles wait meanwhile.
+    counts: list[dict[str, Any]] = []
+    instruments: list[dict[str, Any]] = []
+    for record in sorted(records, key=reference_key):
         if isinstance(record, SenderCount):
             times = {"first_seen": utc(record.first_seen), "last_seen": utc(record.last_seen)}
-            about = asdict(record) | times | {"retained_days": _RETAINED_DAYS}
-            cursor = await connection.execute(SQL["apply_sender_count"], about)
+            counts.append(asdict(record) | times | {"retained_days": _RETAINED_DAYS})
         else:
-            about = asdict(record) | {"received": utc(record.received)}
-            cursor = await connection.execute(SQL["apply_instrument"], about)
-        changed += cursor.rowcount
-    if any(isinstance(record, SenderCount) for record in ordered):
+            instruments.append(asdict(record) | {"received": utc(record.received)})
+    changed = 0
+    async with connection.cursor() as cursor:
+        for name, rows in (("apply_instrument", instruments), ("apply_sender_count", counts)):
+            if rows:
+                await cursor.executemany(SQL[name], rows)
+                changed += cursor.rowcount
+    if counts:
         await connection.execute(SQL["forget_sender_counts"], {"retained_days": _RETAINED_DAYS})
     return changed

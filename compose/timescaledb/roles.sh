@@ -10,7 +10,6 @@ CREATE ROLE tickpipe_reader LOGIN PASSWORD :'reader_password' CONNECTION LIMIT 2
 ALTER DATABASE tickpipe OWNER TO tickpipe;
 -- The sink stages each batch in a temporary table.
 REVOKE TEMPORARY ON DATABASE tickpipe FROM PUBLIC;
-GRANT TEMPORARY ON DATABASE tickpipe TO tickpipe_writer;
 -- Migrations create the tables later, as the owner. Not pg_read_all_data, which reads the hashed passwords in pg_authid
 -- as well.
 ALTER DEFAULT PRIVILEGES FOR ROLE tickpipe IN SCHEMA public

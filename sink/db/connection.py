@@ -26,7 +26,7 @@ from marketdata.errors import ColumnInTheWay
 from runtime.kafka_errors import is_retriable
 from runtime.service import sleep_unless
 from sink.db.schema import forbidden
-from sink.db.session import SERVICE_LIMITS, SQL, is_pooled, open_session
+from sink.db.session import SERVICE_LIMITS, SQL, open_session
 
 log = structlog.get_logger(__name__)
 
@@ -260,30 +260,9 @@ async def connect(conninfo: str, name: str = "") -> Connection:
     """
     connection = await open_session(conninfo, f"tickpipe {name}".strip(), SERVICE_LIMITS)
     try:
-        # Behind a pooler they are gone right away, and a standby is found out all the same.
-        for table in StagingTable:
-            await _create(connection, table)
+        if (row := await (await connection.execute(SQL["is_standby"])).fetchone()) is None or row[0]:
+            raise psycopg.errors.ReadOnlySqlTransaction("the server is a standby, which takes no writes")
     except BaseException:
         await connection.close()
         raise
     return connection
-
-
-class StagingTable(StrEnum):
-    """Temporary tables that a transaction fills and that are empty, or gone, after it."""
-
-    CANDLES = "create_incoming_candles"
-    BARS = "create_incoming_bars"
-
-
-async def provide(connection: Connection, table: StagingTable) -> None:
-    """Make sure that the transaction has the staging table, which `connect` has created in a session of our own."""
-    if is_pooled(connection):
-        await _create(connection, table)
-
-
-async def _create(connection: Connection, table: StagingTable) -> None:
-    # Created with every batch they would fill the catalog with dead rows; left in a pooler's session they would be
-    # found there by another version.
-    ending = b" ON COMMIT DROP" if is_pooled(connection) else b" ON COMMIT DELETE ROWS"
-    await connection.execute(SQL[table] + ending)

@@ -7,7 +7,6 @@ transaction may run in another session, and other clients use that as well:
 of a session          directly                          through a pooler
 ====================  ================================  =====================================================
 settings and limits   set once, on connecting           set by each transaction for itself
-staging tables        emptied by every commit           created in the transaction and dropped by its end
 prepared statements   psycopg's                         none
 cursors               inside a transaction              inside a transaction
 advisory locks        inside a transaction, but that    inside a transaction; two sinks may refold the same
@@ -21,7 +20,7 @@ PostgreSQL tells a client on connecting the process id of its session. A pooler 
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -295,7 +294,12 @@ def _read_statements() -> dict[str, bytes]:
         if twice := statements.keys() & parsed.keys():
             raise ValueError(f"two statements are named {', '.join(twice)}")
         statements |= parsed
-    return statements
+    return {name: _whole(text, statements) for name, text in statements.items()}
+
+
+def _whole(text: bytes, statements: Mapping[str, bytes]) -> bytes:
+    """The text with every statement in it that it names in braces; other names are the caller's to fill in."""
+    return re.sub(rb"\{(\w+)\}", lambda found: statements.get(found[1].decode(), found[0]), text)
 
 
 #: Every statement of `sink/sql/*.sql`.

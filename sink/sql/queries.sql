@@ -34,6 +34,9 @@ FROM (
 ) AS s
 WHERE pg_catalog.current_setting(s.name, true) IS NOT NULL;
 
+-- name: is_standby
+SELECT pg_catalog.pg_is_in_recovery();
+
 -- name: ping
 SELECT 1;
 
@@ -58,13 +61,17 @@ ON CONFLICT (log, partition) DO UPDATE SET next_offset = excluded.next_offset;
 -- name: forget_progress
 DELETE FROM sink_progress WHERE log = %(log)s;
 
+-- name: spans
+-- Parts of the log that were read: a part of the statements that move the progress over them.
+SELECT *
+FROM unnest(%(logs)s::text[], %(partitions)s::integer[], %(firsts)s::bigint[], %(nexts)s::bigint[])
+    AS s (log, partition, first, next);
+
 -- name: advance_progress
 -- Returns those that begin after the progress, which did not move.
-WITH span AS (
-    SELECT *
-    FROM unnest(%(logs)s::text[], %(partitions)s::integer[], %(firsts)s::bigint[], %(nexts)s::bigint[])
-        AS s (log, partition, first, next)
-), moved AS (
+WITH span AS ({spans}),
+
+moved AS (
     UPDATE sink_progress AS p
     SET next_offset = greatest(p.next_offset, s.next)
     FROM span AS s
@@ -75,59 +82,30 @@ SELECT s.log, s.partition
 FROM span AS s
 WHERE NOT EXISTS (SELECT FROM moved AS m WHERE m.log = s.log AND m.partition = s.partition);
 
--- name: create_incoming_candles
--- What becomes of it at the end of a transaction, ON COMMIT, is said by `sink/db/connection.py`.
-CREATE TEMPORARY TABLE IF NOT EXISTS incoming_candles (
-    ts timestamptz NOT NULL,
-    symbol text NOT NULL,
-    timeframe text NOT NULL,
-    open double precision NOT NULL,
-    high double precision NOT NULL,
-    low double precision NOT NULL,
-    close double precision NOT NULL,
-    volume bigint NOT NULL,
-    real_volume double precision,
-    spread integer,
-    source text NOT NULL,
-    closed boolean NOT NULL,
-    first_tick timestamptz,
-    last_tick timestamptz,
-    log text NOT NULL,
-    offsets int8multirange NOT NULL,
-    received_at timestamptz,
-    folded_at timestamptz,
-    -- Offsets that the stored candle should come to hold: more than `offsets` when a batch had several folds.
-    wanted int8multirange NOT NULL,
-    verdict text NOT NULL DEFAULT 'inserted',
-    -- A column of its own, because nothing is known of what a temporary table holds: of a boolean half are expected to be
-    -- true, of a text next to none to be equal, and for next to none the rows of the minute are searched once for each.
-    closes boolean NOT NULL GENERATED ALWAYS AS (verdict = 'closed') STORED,
-    -- Whether the stored candle names other offsets.
-    is_other boolean NOT NULL DEFAULT false
-);
-
--- name: create_incoming_bars
-CREATE TEMPORARY TABLE IF NOT EXISTS incoming_bars (
-    source text NOT NULL,
-    symbol text NOT NULL,
-    timeframe text NOT NULL,
-    ts timestamptz NOT NULL,
-    open double precision NOT NULL,
-    high double precision NOT NULL,
-    low double precision NOT NULL,
-    close double precision NOT NULL,
-    volume bigint NOT NULL,
-    real_volume double precision,
-    spread integer,
-    closed boolean NOT NULL,
-    received_at timestamptz NOT NULL
-);
-
--- name: copy_candles
-COPY incoming_candles (
+-- name: incoming_candles
+-- The rows of a batch: a part of the statements below, which name it in braces (`sink/db/session.py`). `wanted` are the
+-- offsets that the stored candle should come to hold: more than `offsets` when a batch had several folds.
+SELECT *
+FROM unnest(
+    %(ts)s::timestamptz[], %(symbol)s::text[], %(timeframe)s::text[], %(open)s::float8[], %(high)s::float8[],
+    %(low)s::float8[], %(close)s::float8[], %(volume)s::int8[], %(real_volume)s::float8[], %(spread)s::int4[],
+    %(source)s::text[], %(closed)s::bool[], %(first_tick)s::timestamptz[], %(last_tick)s::timestamptz[],
+    %(log)s::text[], %(offsets)s::int8multirange[], %(received_at)s::timestamptz[], %(folded_at)s::timestamptz[],
+    %(wanted)s::int8multirange[]
+) AS c (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, closed, first_tick, last_tick,
     log, offsets, received_at, folded_at, wanted
-) FROM STDIN (FORMAT binary);
+);
+
+-- name: incoming_bars
+SELECT *
+FROM unnest(
+    %(source)s::text[], %(symbol)s::text[], %(timeframe)s::text[], %(ts)s::timestamptz[], %(open)s::float8[],
+    %(high)s::float8[], %(low)s::float8[], %(close)s::float8[], %(volume)s::int8[], %(real_volume)s::float8[],
+    %(spread)s::int4[], %(closed)s::bool[], %(received_at)s::timestamptz[]
+) AS b (
+    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, closed, received_at
+);
 
 -- name: append_candles
 -- Straight into the table: of candles of which nothing is stored there is nothing to judge.
@@ -153,59 +131,27 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS newest;
 
--- name: copy_bars
-COPY incoming_bars (
-    source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, closed, received_at
-) FROM STDIN;
-
--- name: judge_candles
--- What becomes of each staged candle, before anything is locked: rows judged `ignored` are never touched, so a replay
--- writes nothing. The bounds of ts spare a hypertable the search of every chunk. Counts the verdicts of those of which
--- something is stored, and tells whether stored candles of the log that is read here name offsets that the incoming ones
--- do not: that the log reaches as far has to be asked. Ordinary flow, whose last candle of a minute repeats the offsets
--- of the one before, asks nothing.
-WITH judged AS (
-    UPDATE incoming_candles AS i
-    SET
-        is_other = i.offsets IS DISTINCT FROM m.offsets,
-        verdict = candle_verdict(
-            m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed,
-            (
-                i.open, i.high, i.low, i.close, i.volume, i.real_volume, i.spread, i.first_tick, i.last_tick,
-                i.received_at
-            ) IS DISTINCT FROM (
-                m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick, m.last_tick,
-                m.received_at
-            )
-        )
-    FROM market_data AS m
-    WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
-        AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
-    RETURNING i.verdict, i.is_other, i.log
-)
-SELECT
-    verdict, count(*)::int,
-    verdict IN ('ignored', 'closed', 'refold') AND bool_or(is_other AND log = %(own_log)s)
-FROM judged
-GROUP BY verdict;
-
 -- name: reach_beyond
 -- Whether a stored candle of this batch names offsets that the log was not known to reach.
+WITH incoming_candles AS MATERIALIZED ({incoming_candles})
+
 SELECT EXISTS (
     SELECT FROM incoming_candles AS i
     JOIN market_data AS m
         ON m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
-    WHERE m.log = %(log)s AND m.offsets && %(beyond)s::text::int8multirange
+    WHERE m.log = %(own_log)s AND m.offsets && %(beyond)s::text::int8multirange
         AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s
 );
 
 -- name: disown_candles
 -- The log ends before the stored offsets: it was re-created, and what is stored belongs to a log that is gone.
+WITH incoming_candles AS MATERIALIZED ({incoming_candles})
+
 UPDATE market_data AS m
 SET log = m.log || ' (gone)'
 FROM incoming_candles AS i
 WHERE m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
-    AND m.log = %(log)s AND m.offsets && %(beyond)s::text::int8multirange
+    AND m.log = %(own_log)s AND m.offsets && %(beyond)s::text::int8multirange
     AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
 
 -- name: rows_beyond
@@ -223,54 +169,134 @@ WHERE log = %(log)s AND offsets && %(beyond)s::text::int8multirange AND ts BETWE
 -- name: drop_refolds_beyond
 DELETE FROM pending_refolds WHERE log = %(log)s AND offsets && %(beyond)s::text::int8multirange;
 
--- name: apply_candles
--- Both sinks of a rebalance may be at it: the row is locked, then judged again as it is. Sorted, so that two
--- transactions lock in one order. `incomparable`: the log cannot prove these offsets, so they decide nothing.
-INSERT INTO market_data AS m (
-    ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed,
-    first_tick, last_tick, log, offsets, received_at, folded_at, stored_at
-)
-SELECT
-    ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, 'ticks', closed,
-    first_tick, last_tick, log, offsets, received_at, folded_at, clock_timestamp()
-FROM incoming_candles
-WHERE verdict NOT IN ('ignored', 'closed')
-ORDER BY symbol, timeframe, ts, source
-ON CONFLICT (symbol, timeframe, ts, source) DO UPDATE
-SET
-    open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
-    volume = EXCLUDED.volume, real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread, origin = EXCLUDED.origin,
-    closed = EXCLUDED.closed OR (m.closed AND m.origin = 'ticks'),
-    first_tick = EXCLUDED.first_tick, last_tick = EXCLUDED.last_tick,
-    log = EXCLUDED.log, offsets = EXCLUDED.offsets,
-    received_at = EXCLUDED.received_at, folded_at = EXCLUDED.folded_at, stored_at = EXCLUDED.stored_at
-WHERE
-    CASE candle_verdict(
-        m.origin, CASE WHEN NOT %(incomparable)s THEN m.log END, m.offsets, m.closed,
-        EXCLUDED.log, EXCLUDED.offsets, EXCLUDED.offsets, EXCLUDED.closed,
-        (
-            EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume,
-            EXCLUDED.spread, EXCLUDED.first_tick, EXCLUDED.last_tick, EXCLUDED.received_at
-        ) IS DISTINCT FROM (
-            m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick, m.last_tick, m.received_at
-        )
-    )
-        WHEN 'replaced' THEN true
-        WHEN 'closed' THEN EXCLUDED.offsets = m.offsets
-        WHEN 'cross_log' THEN candle_outweighs(EXCLUDED.volume, EXCLUDED.log, m.volume, m.log, %(own_log)s)
-        ELSE false
-    END;
+-- name: store_candles
+-- Judges the candles of a batch by what is stored, and writes those that win. What is judged `ignored` is never touched,
+-- so a replay writes nothing. Both sinks of a rebalance may be at it: the row is locked, then judged again as it is.
+-- Sorted, so that two transactions lock in one order. `incomparable`: the log cannot prove these offsets, so they decide
+-- nothing. Nothing is written when `is_held`:
+--   where it may ask, because stored candles of the log that is read here name offsets that the incoming ones do not, and
+--   that the log reaches as far has to be asked; ordinary flow, whose last candle of a minute repeats the offsets of the
+--   one before, asks nothing;
+--   where it is alone, a transaction of its own, because minutes may have to be folded again, logs meet, or the progress
+--   is behind.
+-- The progress, of such a transaction alone, moves last, and only when all was written that should be.
+-- Each row is found by its key. Of the newest minute the planner expects next to no rows, so it would take the index of
+-- times and search all symbols' rows for each candle; of a span whose ends it does not know it expects many. OFFSET
+-- keeps the search in a place of its own, the sum gives a hash join the whole key, and the bounds of ts spare a hypertable
+-- the search of every chunk.
+WITH incoming_candles AS MATERIALIZED ({incoming_candles}),
 
--- name: close_candles
-UPDATE market_data AS m
-SET closed = true
-FROM incoming_candles AS i
-WHERE i.closes
-    AND m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.ts = i.ts AND m.source = i.source
-    AND candle_verdict(
-        m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed, false
-    ) = 'closed'
-    AND m.ts BETWEEN %(first_ts)s AND %(last_ts)s;
+span AS MATERIALIZED ({spans}),
+
+judged AS MATERIALIZED (
+    SELECT
+        i.*, m.ts IS NOT NULL AND i.offsets IS DISTINCT FROM m.offsets AND i.log = %(own_log)s AS is_other,
+        CASE WHEN m.ts IS NULL THEN 'inserted' ELSE candle_verdict(
+            m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed,
+            (
+                i.open, i.high, i.low, i.close, i.volume, i.real_volume, i.spread, i.first_tick, i.last_tick,
+                i.received_at
+            ) IS DISTINCT FROM (
+                m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick, m.last_tick,
+                m.received_at
+            )
+        ) END AS verdict
+    FROM incoming_candles AS i
+    LEFT JOIN LATERAL (
+        SELECT * FROM market_data AS s
+        WHERE s.symbol = i.symbol AND s.timeframe = i.timeframe AND s.source = i.source AND s.ts BETWEEN i.ts AND i.ts
+        OFFSET 0
+    ) AS m ON true
+),
+
+held AS MATERIALIZED (
+    SELECT
+        (%(may_ask)s AND bool_or(is_other AND verdict IN ('ignored', 'closed', 'refold')))
+        OR (%(is_alone)s AND (
+            bool_or(verdict IN ('refold', 'cross_log'))
+            OR EXISTS (
+                SELECT FROM span AS s
+                WHERE NOT EXISTS (
+                    SELECT FROM sink_progress AS p
+                    WHERE p.log = s.log AND p.partition = s.partition AND p.next_offset >= s.first
+                )
+            )
+        )) AS is_held
+    FROM judged
+),
+
+applied AS (
+    INSERT INTO market_data AS m (
+        ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed,
+        first_tick, last_tick, log, offsets, received_at, folded_at, stored_at
+    )
+    SELECT
+        ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, 'ticks', closed,
+        first_tick, last_tick, log, offsets, received_at, folded_at, clock_timestamp()
+    FROM judged
+    WHERE verdict NOT IN ('ignored', 'closed') AND NOT (SELECT is_held FROM held)
+    ORDER BY symbol, timeframe, ts, source
+    ON CONFLICT (symbol, timeframe, ts, source) DO UPDATE
+    SET
+        open = EXCLUDED.open, high = EXCLUDED.high, low = EXCLUDED.low, close = EXCLUDED.close,
+        volume = EXCLUDED.volume, real_volume = EXCLUDED.real_volume, spread = EXCLUDED.spread,
+        origin = EXCLUDED.origin, closed = EXCLUDED.closed OR (m.closed AND m.origin = 'ticks'),
+        first_tick = EXCLUDED.first_tick, last_tick = EXCLUDED.last_tick,
+        log = EXCLUDED.log, offsets = EXCLUDED.offsets,
+        received_at = EXCLUDED.received_at, folded_at = EXCLUDED.folded_at, stored_at = EXCLUDED.stored_at
+    WHERE
+        CASE candle_verdict(
+            m.origin, CASE WHEN NOT %(incomparable)s THEN m.log END, m.offsets, m.closed,
+            EXCLUDED.log, EXCLUDED.offsets, EXCLUDED.offsets, EXCLUDED.closed,
+            (
+                EXCLUDED.open, EXCLUDED.high, EXCLUDED.low, EXCLUDED.close, EXCLUDED.volume, EXCLUDED.real_volume,
+                EXCLUDED.spread, EXCLUDED.first_tick, EXCLUDED.last_tick, EXCLUDED.received_at
+            ) IS DISTINCT FROM (
+                m.open, m.high, m.low, m.close, m.volume, m.real_volume, m.spread, m.first_tick, m.last_tick,
+                m.received_at
+            )
+        )
+            WHEN 'replaced' THEN true
+            WHEN 'closed' THEN EXCLUDED.offsets = m.offsets
+            WHEN 'cross_log' THEN candle_outweighs(EXCLUDED.volume, EXCLUDED.log, m.volume, m.log, %(own_log)s)
+            ELSE false
+        END
+    RETURNING true
+),
+
+closed AS (
+    UPDATE market_data AS m
+    SET closed = true
+    FROM judged AS i
+    WHERE
+        -- Of such an expression half is expected to be true, of a plain comparison next to none.
+        CASE i.verdict WHEN 'closed' THEN true ELSE false END AND NOT (SELECT is_held FROM held)
+        AND m.symbol = i.symbol AND m.timeframe = i.timeframe AND m.source = i.source
+        AND m.ts BETWEEN i.ts AND i.ts AND m.ts + interval '0' = i.ts
+        AND m.ts BETWEEN (SELECT %(first_ts)s::timestamptz) AND (SELECT %(last_ts)s::timestamptz)
+        AND candle_verdict(
+            m.origin, m.log, m.offsets, m.closed, i.log, i.offsets, i.wanted, i.closed, false
+        ) = 'closed'
+    RETURNING true
+),
+
+moved AS (
+    UPDATE sink_progress AS p
+    SET next_offset = greatest(p.next_offset, s.next)
+    FROM span AS s
+    WHERE p.log = s.log AND p.partition = s.partition AND p.next_offset >= s.first
+        AND NOT (SELECT is_held FROM held)
+        -- Both are done first, so that sinks that briefly share a partition wait for each other as little as possible.
+        AND (SELECT count(*) FROM applied) = (SELECT count(*) FROM judged WHERE verdict NOT IN ('ignored', 'closed'))
+        AND (SELECT count(*) FROM closed) >= 0
+    RETURNING true
+)
+
+SELECT
+    verdict, count(*)::int, (SELECT is_held FROM held), (SELECT count(*) FROM applied)::int,
+    (SELECT count(*) FROM moved)::int
+FROM judged
+GROUP BY verdict;
 
 -- name: close_overdue
 -- Rows whose period was over at `over`, up to which the log is folded and stored; who waits for a refold is left to it.
@@ -294,6 +320,8 @@ WHERE m.tableoid = o.place_table AND m.ctid = o.place AND NOT m.closed AND m.ts 
 
 -- name: request_refolds
 -- Whatever is not contained in the stored candle by now was neither wider nor narrower.
+WITH incoming_candles AS MATERIALIZED ({incoming_candles})
+
 INSERT INTO pending_refolds AS p (source, symbol, timeframe, ts, log, offsets, closed, requested_at, updated_at)
 SELECT
     i.source, i.symbol, i.timeframe, i.ts, i.log, m.offsets + i.wanted, m.closed OR i.closed,
@@ -311,6 +339,8 @@ SET
 
 -- name: apply_bars
 -- A bar that was still forming never replaces one that was over; of two alike the one that came later stays.
+WITH incoming_bars AS MATERIALIZED ({incoming_bars})
+
 INSERT INTO broker_bars AS b (
     source, symbol, timeframe, ts, open, high, low, close, volume, real_volume, spread, closed, received_at, stored_at
 )
@@ -333,6 +363,8 @@ WHERE (EXCLUDED.closed, EXCLUDED.received_at) >= (b.closed, b.received_at) AND (
 
 -- name: fill_from_bars
 -- From what broker_bars holds by now, so that an older bar cannot come back; never over a folded candle.
+WITH incoming_bars AS MATERIALIZED ({incoming_bars})
+
 INSERT INTO market_data AS m (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed, received_at,
     stored_at
@@ -460,9 +492,6 @@ SELECT current_schema()::text, current_database()::text;
 -- left out. Without USAGE nothing in the schema can be found by its name.
 SELECT 'USAGE on the schema ' || %(schema)s
 WHERE NOT has_schema_privilege(to_regnamespace(%(schema)s), 'USAGE')
-UNION ALL
-SELECT 'TEMPORARY on the database ' || current_database()
-WHERE NOT has_database_privilege(current_database(), 'TEMPORARY')
 UNION ALL
 SELECT p.privilege || ' on ' || c.relname
 FROM pg_class AS c

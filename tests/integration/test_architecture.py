@@ -118,7 +118,7 @@ def test_order_and_absence_are_found(named: list[str], faults: list[str]) -> Non
 
 def test_a_module_that_the_page_does_not_name_is_found() -> None:
     calls = [
-        Call(1, "sink.progress.Revocations.on_partitions_assigned"), Call(2, "sink.batch.Store.store"),
+        Call(1, "sink.commits.Revocations.on_partitions_assigned"), Call(2, "sink.batch.Store.store"),
         Call(3, "runtime.clock.now_ms"), Call(4, "sink.writer.Writer.store"), Call(5, "sink.refolds.proven_candle"),
     ]  # fmt: skip
     passed = Passage(calls, 2).modules("sink.writer.Writer.store")

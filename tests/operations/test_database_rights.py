@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -31,6 +31,9 @@ from tickpipe.cli import app
 
 SCHEMA = "desk"
 
+#: The right that is not about a table.
+USAGE = f"USAGE on the schema {SCHEMA}"
+
 
 @pytest.fixture
 async def role(settings: Settings) -> AsyncIterator[str]:
@@ -42,7 +45,7 @@ async def role(settings: Settings) -> AsyncIterator[str]:
         words = {"role": sql.Identifier(name), "database": sql.Identifier(owner.info.dbname)}
         grants = (
             "CREATE ROLE {role} LOGIN PASSWORD 'writer'; GRANT USAGE ON SCHEMA desk TO {role};"
-            "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC; GRANT TEMPORARY ON DATABASE {database} TO {role};"
+            "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;"
             "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA desk TO {role}"
         )
         owner.execute(sql.SQL(grants).format(**words))
@@ -84,20 +87,13 @@ def owner(settings: Settings, role: str) -> Owner:
     return Owner(settings, role)
 
 
-@pytest.fixture
-def outside(settings: Settings) -> list[str]:
-    """The rights that are not about a table."""
-    database = conninfo_to_dict(settings.database_url.get_secret_value())["dbname"]
-    return [f"USAGE on the schema {SCHEMA}", f"TEMPORARY on the database {database}"]
-
-
-async def test_every_right_that_is_missing_is_named(owner: Owner, url: str, outside: list[str]) -> None:
+async def test_every_right_that_is_missing_is_named(owner: Owner, url: str) -> None:
     rights = [f"{p} on {t}" for t in relation_names("TABLE") for p in ("SELECT", "INSERT", "UPDATE", "DELETE")]
     rights += [f"SELECT on {name}" for name in (*relation_names("VIEW"), "tickpipe_migrations")]
     assert "DELETE on pending_refolds" in rights
     async with await open_session(url, "test") as connection:
         assert await missing_rights(connection, SCHEMA) == []
-        for right in (*rights, *outside):
+        for right in (*rights, USAGE):
             with owner.without(right):
                 assert await missing_rights(connection, SCHEMA) == [right]
 
@@ -126,14 +122,14 @@ async def test_work_that_is_forbidden_says_which_right_is_missing(owner: Owner, 
 
 
 async def test_a_sink_that_may_not_begin_says_why_in_one_line(
-    owner: Owner, own: Settings, url: str, outside: list[str], tmp_path: Path
+    owner: Owner, own: Settings, url: str, tmp_path: Path
 ) -> None:
-    usage, temporary = outside
-    for right in (usage, "SELECT on tickpipe_migrations"):
+    for right in (USAGE, "SELECT on tickpipe_migrations"):
         with owner.without(right), pytest.raises(DatabaseForbids, match=right):
             await migrate(url)
     await ensure_topics(own)
-    with owner.without(temporary):
+    missing = "SELECT on tickpipe_migrations"
+    with owner.without(missing):
         sink = Service("sink", own, log=tmp_path / "log").start()
         try:
             await asyncio.to_thread(wait_until, lambda: sink.returncode is not None, what="the end of the sink")
@@ -141,12 +137,12 @@ async def test_a_sink_that_may_not_begin_says_why_in_one_line(
             sink.close()
     assert sink.returncode == 1
     (line,) = [line for line in sink.said().splitlines() if "PostgreSQL does not allow" in line]
-    assert temporary in line
+    assert missing in line
     assert "Traceback" not in sink.said()
 
 
-def test_doctor_names_what_is_missing(owner: Owner, own: Settings, role: str, outside: list[str]) -> None:
-    for right in (outside[0], "SELECT on tickpipe_migrations", "DELETE on stale_hours"):
+def test_doctor_names_what_is_missing(owner: Owner, own: Settings, role: str) -> None:
+    for right in (USAGE, "SELECT on tickpipe_migrations", "DELETE on stale_hours"):
         with owner.without(right):
             result = CliRunner().invoke(app, ["doctor", "--json"], env=environment(own))
         (line,) = [each for each in json.loads(result.stdout) if each["part"] == "rights in the database"]

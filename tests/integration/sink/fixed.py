@@ -1,12 +1,13 @@
 """A writer for a log whose end is given, so that the rule can be tested without a broker."""
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry
 
+from marketdata.rule import Reduced
 from runtime.settings import load_settings
 from sink.metrics import Metrics
-from sink.staging import Staging
 from sink.writer import LogEnds, Writer
-from tests.integration.sink.inserting import InsertStaging
 
 
 class FixedLogEnds(LogEnds):
@@ -23,6 +24,13 @@ class FixedLogEnds(LogEnds):
         self._ends = dict.fromkeys(range(2), (0, self._end))
 
 
-def new_writer(*, end: int = 1_000_000, use_copy: bool = True) -> Writer:
-    """A writer of its own metrics, which stages by COPY or by INSERT."""
-    return Writer(FixedLogEnds(end), Metrics(CollectorRegistry()), Staging() if use_copy else InsertStaging())
+class JudgingWriter(Writer):
+    """The plain way: nothing goes into the table without being judged."""
+
+    def is_history(self, reduced: Sequence[Reduced]) -> bool:
+        return False
+
+
+def new_writer(*, end: int = 1_000_000, appends: bool = True) -> Writer:
+    """A writer of its own metrics, which may append history without judging it, or judges each candle."""
+    return (Writer if appends else JudgingWriter)(FixedLogEnds(end), Metrics(CollectorRegistry()))

@@ -1,4 +1,4 @@
-"""Candles that are copied straight into the table: the same rows, stale hours and refolds as by staging and judging."""
+"""Candles that are copied straight into the table: the same rows, stale hours and refolds as by judging them."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ from marketdata.rule import Verdict
 from runtime.settings import Settings
 from sink.db.connection import Connection, Database, Trouble, connect
 from sink.db.schema import migrate
-from sink.staging import Staging
+from sink.writer import Writer
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import value
 from tests.unit.sink.candles import MINUTE, OWN_LOG, candle
@@ -79,8 +79,8 @@ async def other(settings: Settings, connection: Connection) -> Any:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_history_leaves_the_same_as_judging_it(connection: Connection, other: Connection, seed: int) -> None:
-    # Arrange: the plain way stages by INSERT and judges every candle
-    rng, copying, plain = random.Random(seed), new_writer(), new_writer(use_copy=False)
+    # Arrange: the plain way judges every candle
+    rng, copying, plain = random.Random(seed), new_writer(), new_writer(appends=False)
 
     for _ in range(12):
         candles, bars = some_batch(rng)
@@ -95,18 +95,19 @@ async def test_history_leaves_the_same_as_judging_it(connection: Connection, oth
     assert await value(connection, "SELECT count(*) FROM market_data") > 100
 
 
-async def test_what_is_newer_than_all_that_is_stored_is_not_staged(
+async def test_what_is_newer_than_all_that_is_stored_is_not_judged(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Arrange
-    staged: list[int] = []
-    stage = Staging.stage_candles
+    judged: list[int] = []
+    apply = Writer._apply
 
-    async def counting(self: Staging, connection: Connection, candles: Any, packed: Any) -> None:
-        staged.append(len(candles))
-        await stage(self, connection, candles, packed)
+    async def counting(self: Writer, connection: Connection, about: dict[str, Any]) -> Any:
+        applied = await apply(self, connection, about)
+        judged.append(applied.actions.total())
+        return applied
 
-    monkeypatch.setattr(Staging, "stage_candles", counting)
+    monkeypatch.setattr(Writer, "_apply", counting)
     writer = new_writer()
 
     # Act: twenty new minutes; ten of them again with ten more; two of another symbol, which may be live
@@ -115,7 +116,7 @@ async def test_what_is_newer_than_all_that_is_stored_is_not_staged(
     await writer.write(connection, history(2, symbol="GBPUSD"))
 
     # Assert
-    assert staged == [10, 2]
+    assert judged == [10, 2]
     assert await value(connection, "SELECT count(*) FROM market_data") == 32
 
 

@@ -1,6 +1,6 @@
 """Ten thousands of symbols of one minute: no statement may search all of them for each of them."""
 
-import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -42,20 +42,28 @@ async def explained(connection: Connection, name: str, about: dict[str, Any]) ->
     return rows_looked_at(row[0][0]["Plan"])
 
 
-@pytest.mark.parametrize("statement", ["judge_candles", "close_candles"])
-async def test_a_statement_looks_at_each_row_a_few_times(connection: Connection, statement: str) -> None:
+@pytest.mark.parametrize("mode", [b"force_custom_plan", b"force_generic_plan"])
+@pytest.mark.parametrize("batch", [8, BATCH])
+async def test_storing_looks_at_each_row_a_few_times(connection: Connection, batch: int, mode: bytes) -> None:
+    # Arrange: as it comes, each minute is stored a few times before it closes
     writer = new_writer()
-    # As it comes: each minute is stored a few times before it closes.
     for volume in (1, 2):
         await writer.write(connection, minute(volume=volume))
-    bounds = {"first_ts": _MOMENT, "last_ts": _MOMENT, "own_log": writer.log_ends.own_log}
-    batch = await writer.prepare(minute(closed=True)[:BATCH])
-    async with connection.transaction():
-        await writer._staging.stage_candles(connection, batch.reduced, batch.packed or [])
-        if statement == "close_candles":
-            await connection.execute(SQL["judge_candles"], bounds)
-        assert await explained(connection, statement, bounds) < 10 * COUNT
-    await asyncio.sleep(0)
+    plans: list[dict[str, Any]] = []
+    connection.add_notice_handler(lambda said: plans.append(json.loads((said.message_primary or "").split("plan:")[1])))
+    await connection.execute(b"LOAD 'auto_explain'")
+    await connection.execute(
+        b"SET auto_explain.log_min_duration = 0; SET auto_explain.log_analyze = on; SET auto_explain.log_format = json;"
+        b"SET auto_explain.log_level = notice; SET plan_cache_mode = " + mode
+    )
+
+    # Act: the plan for these values, or the one that a session keeps for all
+    actions = await writer.write(connection, minute(closed=True)[:batch])
+
+    # Assert
+    assert actions["closed"] == batch
+    [looked_at] = [rows_looked_at(plan["Plan"]) for plan in plans if "incoming_candles" in plan["Query Text"]]
+    assert looked_at < 40 * batch + 2 * COUNT
 
 
 async def test_what_was_stamped_ahead_is_closed_piece_by_piece(connection: Connection) -> None:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from prometheus_client import CollectorRegistry
 
 from marketdata.candle import BrokerBar
@@ -295,6 +296,37 @@ async def test_what_nobody_foresaw_ends_the_sink_before_the_commit(
     await connection.execute(b"ALTER TABLE market_data RENAME COLUMN spread_points TO spread")
     async with RunningSink(settings):
         await eventually(_rows_are(connection, 1))
+
+
+async def test_rows_do_not_wait_for_a_commit_of_offsets(
+    settings: Settings, connection: Connection, flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Arrange: Kafka is busy, and confirms no commit for a while
+    begun, confirmed = asyncio.Event(), asyncio.Event()
+    commit = AIOKafkaConsumer.commit
+
+    async def late(self: AIOKafkaConsumer, offsets: Any) -> None:
+        begun.set()
+        await confirmed.wait()
+        await commit(self, offsets)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", late)
+    async with RunningSink(settings):
+        await flow.send_candles([candle(log=flow.own_log)])
+        await asyncio.wait_for(begun.wait(), PATIENCE_SECONDS)
+
+        # Act
+        for minute in range(1, 4):
+            await flow.send_candles([candle(ts=MINUTE + minute * 60_000, log=flow.own_log)])
+            await eventually(_rows_are(connection, 1 + minute), within_seconds=5)
+        assert not confirmed.is_set()
+        confirmed.set()
+
+    # Assert: what was stored meanwhile is committed as well
+    async with RunningSink(settings) as second:
+        await flow.send_candles([candle(ts=MINUTE + 4 * 60_000, log=flow.own_log)])
+        await eventually(_rows_are(connection, 5))
+    assert second.metrics.registry.get_sample_value("tickpipe_sink_rows_total", {"action": "ignored"}) in (None, 0)
 
 
 @pytest.mark.parametrize(

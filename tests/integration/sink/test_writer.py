@@ -26,10 +26,16 @@ def bar(received: int = MINUTE, **changes: object) -> BrokerBar:
     return msgspec.structs.replace(plain, **changes)
 
 
+#: Fills no minute that the others ask for.
+OTHER_BAR = bar(symbol="GBPUSD")
+
+
 async def stored_row(connection: Connection) -> tuple[Any, ...]:
     """xmin, offsets, volume, high, closed, log, origin of the one row."""
     rows = await (
-        await connection.execute(b"SELECT xmin::text, offsets, volume, high, closed, log, origin FROM market_data")
+        await connection.execute(
+            b"SELECT xmin::text, offsets, volume, high, closed, log, origin FROM market_data WHERE symbol = 'EURUSD'"
+        )
     ).fetchall()
     assert len(rows) == 1
     return tuple(rows[0])
@@ -40,7 +46,7 @@ async def pending_ranges(connection: Connection) -> Ranges:
     return from_multirange(rows[0][0]) if rows else ()
 
 
-@pytest.mark.parametrize("use_copy", [True, False], ids=["copy", "insert"])
+@pytest.mark.parametrize("bars", [[], [OTHER_BAR]], ids=["alone", "in a transaction with others"])
 @pytest.mark.parametrize(
     "incoming",
     [
@@ -58,15 +64,15 @@ async def pending_ranges(connection: Connection) -> Ranges:
         pytest.param(candle(STORED, spread=None), id="equal set, no spread"),
     ],
 )
-async def test_the_sql_follows_the_rule(connection: Connection, incoming: Candle, use_copy: bool) -> None:
+async def test_the_sql_follows_the_rule(connection: Connection, incoming: Candle, bars: list[BrokerBar]) -> None:
     # Arrange
-    writer = new_writer(use_copy=use_copy)
+    writer = new_writer()
     await writer.write(connection, [candle(STORED)])
     before = await stored_row(connection)
     expected = verdict(candle(STORED), incoming)
 
     # Act
-    actions = await writer.write(connection, [incoming])
+    actions = await writer.write(connection, [incoming], bars)
 
     # Assert
     assert actions[expected] == 1

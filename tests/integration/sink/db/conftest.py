@@ -59,4 +59,4 @@ async def writer(connection: Connection) -> Writer:
     """The sink's writer; PGlite, which emcc compiled, does not survive COPY."""
     row = await (await connection.execute(b"SELECT version()")).fetchone()
     assert row is not None
-    return new_writer(use_copy="emcc" not in row[0])
+    return new_writer(appends="emcc" not in row[0])

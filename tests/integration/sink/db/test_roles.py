@@ -11,9 +11,8 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from marketdata.errors import NotMigrated
-from sink.db.connection import Connection, StagingTable
+from sink.db.connection import Connection
 from sink.db.schema import migrate, migration_files, set_compression, storage
-from sink.db.session import SQL
 from sink.maintenance import Materialiser, Retainer, Retention
 from sink.metrics import Metrics
 from sink.writer import Writer
@@ -48,9 +47,7 @@ async def test_a_role_that_writes_rows_does_all_that_the_sink_does(connection: C
     before = await storage(connection)
     now = datetime(2019, 6, 1, tzinfo=UTC)
     retention = Retention(now - datetime(2018, 10, 30, tzinfo=UTC), None, None)
-    await connection.execute(b"DISCARD TEMP; SET SESSION AUTHORIZATION of_writer")
-    for table in StagingTable:
-        await connection.execute(SQL[table] + b" ON COMMIT DELETE ROWS")
+    await connection.execute(b"SET SESSION AUTHORIZATION of_writer")
 
     actions = await writer.write(connection, [candle(((10, 19),), ts=MINUTE)])
     await set_compression(connection, 30)

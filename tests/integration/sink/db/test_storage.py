@@ -48,7 +48,7 @@ async def test_compressed_candles_can_still_change(connection: Connection) -> No
     dice = random.Random(3)
     stored = {bar[:3]: bar for bar in some_minutes(dice, "EURUSD", "T")}
     await insert(connection, list(stored.values()))
-    writer: Writer = new_writer(use_copy=False)
+    writer: Writer = new_writer(appends=False)
     await writer.write(connection, [candle(((10, 19),), ts=MINUTE + n * 60_000) for n in range(30)])
     await set_compression(connection, 30)
     await connection.execute(b"SELECT compress_chunk(c) FROM show_chunks('market_data') AS c")

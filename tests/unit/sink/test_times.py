@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sink.staging import time_msc, utc
+from sink.times import time_msc, utc
 
 
 @pytest.mark.parametrize("msc", [0, 1, 1_549_238_401_003, 253_402_300_799_999])
