@@ -16,7 +16,7 @@ from benchmarks.machine import Machine, busy_cores, this_machine, versions_of
 from benchmarks.report import Report, console_table, store
 
 #: Installed packages that every result names, beside Python; a benchmark may name more.
-PACKAGES = ("aiokafka", "faust-streaming", "msgspec")
+PACKAGES = ("aiokafka", "faust-streaming", "msgspec", "numpy", "pysimdjson")
 
 #: Least width of the table (characters).
 TABLE_WIDTH = 180
