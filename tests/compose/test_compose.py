@@ -169,7 +169,7 @@ def test_the_image_holds_the_services_and_not_the_embedded_stack(deployment: Dep
     (image,) = {container["Image"] for service in SERVICES for container in deployment.containers(service)}
     (facts,) = json.loads(docker("image", "inspect", image))
     assert facts["Config"]["Labels"]["org.opencontainers.image.title"] == "Tickpipe"
-    assert facts["Size"] < 440_000_000
+    assert facts["Size"] < 500_000_000
 
 
 def test_every_page_answers(deployment: Deployment) -> None:
