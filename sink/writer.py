@@ -272,7 +272,7 @@ class Writer:
 
         Returns None when that is not enough. Then the progress has not moved, and what was written may be again.
         """
-        if batch.columns is None or batch.others or not _is_single(batch.reduced):
+        if batch.columns is None or batch.others or not batch.reduced or not _is_single(batch.reduced):
             return None
         about = self._about(batch.reduced, batch.columns) | {"is_alone": True} | span_columns(spans)
         applied = await self._apply(connection, about)
