@@ -79,17 +79,13 @@ class Sorter:
         """The records of each symbol, in their order; None when the poll is better folded in the order of the log."""
         if len(records) < MIN_RECORDS:
             return None
-        by_beginning: defaultdict[bytes, list[Record]] = defaultdict(list)
-        size = 0
-        for record in records:
-            value = record.value
-            if value is None:
-                return None
-            size += len(value)
-            by_beginning[value[: value.find(SEAM)]].append(record)
-        if size > _SINGLE_BYTES * len(records):
+        values = [record.value for record in records if record.value is not None]
+        if len(values) < len(records):
+            return None
+        if sum(map(len, values)) > _SINGLE_BYTES * len(records):
             self._symbols = 0
             return None
+        by_beginning = _by_beginning(records, values)
         self._symbols = len(by_beginning)
         if self._symbols * MIN_TICKS > len(records):
             return None
@@ -101,12 +97,9 @@ class Sorter:
         size = sum(map(len, values))
         if len(values) < len(records) or size < max(_MIN_LARGE_BYTES, _SINGLE_BYTES * len(records)):
             return None
-        by_beginning: defaultdict[bytes, list[Record]] = defaultdict(list)
-        for record, value in zip(records, values, strict=True):
-            by_beginning[value[: value.find(SEAM)]].append(record)
         by_symbol: dict[tuple[str, str], tuple[Head, list[Record]]] = {}
         odd = set()
-        for begins, of_beginning in by_beginning.items():
+        for begins, of_beginning in _by_beginning(records, values).items():
             head = self._head(begins)
             if head is None:
                 return None
@@ -137,6 +130,14 @@ class Sorter:
             keys.add(head.key)
             flows.append((head, records))
         return flows
+
+
+def _by_beginning(records: Sequence[Record], values: Sequence[bytes]) -> Mapping[bytes, list[Record]]:
+    """The records by what their values begin with, up to the request."""
+    found: defaultdict[bytes, list[Record]] = defaultdict(list)
+    for record, value in zip(records, values, strict=True):
+        found[value[: value.find(SEAM)]].append(record)
+    return found
 
 
 def parts_of(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

@@ -176,8 +176,7 @@ class CandleFold:
         if part.form.coarse:
             touched = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in part.frames}
             self._coarse_frames().forward(number, list(touched), part.frames[-1])
-        if self._pending:
-            self.settle()
+        self.settle()
         if not is_last:
             self._keep(part)
         # At once, while the ticks are in the processor's cache.
@@ -349,8 +348,7 @@ class CandleFold:
 
         `offsets` are its proof: the ranges of `log` of which every record was read.
         """
-        if self._pending:
-            self.settle()
+        self.settle()
         if self._open_at == _NEVER:
             return None
         bid, ask = self._quote
@@ -373,8 +371,8 @@ class CandleFold:
             closed=closed,
             received=self.received,
             emitted=emitted,
-            bid=bid if 0.0 < bid <= MAX_PRICE else _quoted(bid),
-            ask=ask if 0.0 < ask <= MAX_PRICE else _quoted(ask),
+            bid=_quoted(bid),
+            ask=_quoted(ask),
         )
 
 
