@@ -229,9 +229,8 @@ class Writer:
         reduced, columns = batch.reduced, batch.columns
         actions = Counter()
         async with connection.transaction():
-            if append and self.is_history(reduced):
-                rows = [pack_candle(one.candle) for one in reduced] if batch.rows is None else batch.rows
-                places = await append_history(connection, reduced, rows)
+            if append and batch.rows is not None:
+                places = await append_history(connection, reduced, batch.rows)
                 actions[Verdict.INSERTED] = len(reduced) - len(places)
                 reduced, columns = [reduced[place] for place in places], None
             actions += await self.apply_candles(connection, reduced, columns)
