@@ -131,7 +131,9 @@ def _latency() -> Iterator[Row]:
         measured, verdict = _NOT_MEASURED, ""
         if rounds:
             p50, p99 = (median(one["latencies"][stage][place] for one in rounds) for place in (0, 1))
-            measured = f"p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms"
+            each = [one["latencies"][stage][1] * 1e3 for one in rounds]
+            spread = f" ({min(each):.0f}–{max(each):.0f})" if len(each) > 1 else ""
+            measured = f"p50 {p50 * 1e3:.0f} ms, p99 {p99 * 1e3:.0f} ms{spread}"
             verdict = _verdict(p99 <= limit, "see [latency.md](latency.md)")
         where = {"row": "row visible", "stream": "event of `/stream`"}[stage]
         yield [f"tick posted → {where}, at half load", f"p99 {limit * 1e3:.0f} ms", measured, verdict]

@@ -5,7 +5,8 @@ this machine. First it posts as fast as answers come, one tick a request, until 
 runs: services run for weeks, and in the first minute of load its compilers take as much as its work. The rate at which
 ticks then reach every stage is what saturates. Then it posts at shares of that rate, each tick at its planned moment
 whatever became of those before it, and counts from that moment. Both cores are shared by all of that and by this
-client.
+client. What waits for a core differs widely from one quarter of a minute to the next, so each rate has several rounds,
+in turn with those of the other rates: the figures are their medians, beside least and most.
 
 A tick has reached a stage once something of its symbol is seen there that is not older:
 
@@ -21,21 +22,21 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 from rich.console import Console
 
 from benchmarks.ingest import read_answer, request_of, tick_of
+from benchmarks.latency_report import Compilation, Round, lines_of
 from benchmarks.memory import SERVICES, variables
 from benchmarks.outcome import Beginning
-from benchmarks.report import table_of
 from benchmarks.rounds import cpu_seconds
 from benchmarks.services import serving
-from benchmarks.watches import STAGES, Watches, watch_rows, watch_stream, watch_topic
+from benchmarks.watches import Watches, watch_rows, watch_stream, watch_topic
 from runtime import clock
 from tests import plainhttp
 from tests.servers import EmbeddedServers
@@ -60,36 +61,11 @@ COMPILED_CORES = 0.02
 COMPILE_STEP_SECONDS = 5.0
 MAX_COMPILE_SECONDS = 60.0
 
+#: For how long is posted to find the rate that saturates (seconds).
+SATURATING_SECONDS = 10.0
+
 #: Ticks of the first seconds are not counted: connections open, minutes and plans are new (seconds).
 WARM_UP_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Round:
-    """Of one rate."""
-
-    #: Of the rate that saturates; 0 when the rate was given.
-    share: float
-    #: Ticks a second, and symbols.
-    rate: float
-    symbols: int
-    #: Ticks that were counted.
-    ticks: int
-    #: 50th, 99th and 99.9th percentile of each stage (seconds).
-    latencies: dict[str, tuple[float, float, float]]
-    #: Processor time a second of each process.
-    cpu: dict[str, float]
-    #: How often a second the worker publishes and the sink stores, and how long that takes (seconds).
-    turns: dict[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Compilation:
-    """The load before the first figure."""
-
-    #: How long it took (seconds), and what the broker's compilers used in its last step (cores).
-    seconds: float
-    cores: float
 
 
 class Client:
@@ -238,15 +214,15 @@ async def bench(
 
 
 async def sweep(work: Bench, options: argparse.Namespace, console: Console) -> tuple[float, Compilation, list[Round]]:
-    """The saturating rate, 0 when rates were given, and a round for each rate and number of symbols."""
+    """The saturating rate, 0 when rates were given, and the rounds of each rate and number of symbols, in turn."""
     saturating, rounds = 0.0, []
     compilation = await work.compile(SYMBOLS)
     if not options.rate:
-        saturating = await work.saturating_rate(SYMBOLS, options.seconds / 2)
+        saturating = await work.saturating_rate(SYMBOLS, SATURATING_SECONDS)
         console.print(f"saturated by {saturating:,.0f} ticks/s", highlight=False)
     plans = [(0.0, rate, symbols) for rate in options.rate for symbols in options.symbols]
-    plans = plans or [(share, share * saturating, SYMBOLS) for share in SHARES]
-    for share, rate, symbols in plans:
+    plans = plans or [(share, share * saturating, SYMBOLS) for share in options.share]
+    for share, rate, symbols in plans * options.rounds:
         rounds.append(one := await work.round(rate, symbols, options.seconds, share))
         figures = ", ".join(
             f"{stage} {p50 * 1e3:.1f}/{p99 * 1e3:.1f}" for stage, (p50, p99, _) in one.latencies.items()
@@ -255,48 +231,14 @@ async def sweep(work: Bench, options: argparse.Namespace, console: Console) -> t
     return saturating, compilation, rounds
 
 
-def lines_of(saturating: float, compilation: Compilation, rounds: Sequence[Round]) -> list[str]:
-    """The tables and what was done, as Markdown."""
-    heading = ["rate", "symbols", *(f"{stage}, ms" for stage in STAGES)]
-    rows = [
-        [
-            _rate(one),
-            f"{one.symbols:,}",
-            *(" / ".join(f"{x * 1e3:.1f}" for x in one.latencies[stage]) for stage in STAGES),
-        ]
-        for one in rounds
-    ]
-    names = list(rounds[0].cpu)
-    turns = [
-        [
-            _rate(one),
-            f"{one.symbols:,}",
-            *(f"{often:,.0f} of {took * 1e3:.1f} ms" for often, took in one.turns.values()),
-        ]
-        for one in rounds
-    ]
-    spent = [[_rate(one), f"{one.symbols:,}", *(f"{one.cpu[name]:.2f}" for name in names)] for one in rounds]
-    return [
-        *table_of(heading, rows), "",
-        "50th, 99th and 99.9th percentile from the planned moment of the POST. "
-        + (f"Saturated by {saturating:,.0f} ticks/s. " if saturating else "")
-        + f"Before that {compilation.seconds:.0f} s as fast as answers come; in the last {COMPILE_STEP_SECONDS:.0f} of "
-        f"them the compilers of Kafka's JVM took {compilation.cores:.2f} cores.",
-        "", "Cores in use meanwhile:", "",
-        *table_of(["rate", "symbols", *names], spent), "",
-        "Rounds a second of the worker and transactions a second of the sink, and what one takes:", "",
-        *table_of(["rate", "symbols", *rounds[0].turns], turns), "",
-    ]  # fmt: skip
-
-
-def _rate(one: Round) -> str:
-    return f"{one.rate:,.0f} ticks/s" + (f" ({one.share:.0%})" if one.share else "")
-
-
 def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each rate, after the warm-up (default: 20)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each round, after the warm-up (default: 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each rate (default: 3)")
+    parser.add_argument(
+        "--share", type=float, nargs="+", default=list(SHARES), help="shares of what saturates (default: all four)"
+    )
     parser.add_argument(
         "--rate", type=float, nargs="+", default=[], help="ticks a second, instead of shares of what saturates"
     )
@@ -330,7 +272,7 @@ def main() -> None:
     figures = {
         "saturating": saturating, "compilation": asdict(compilation), "rounds": [asdict(one) for one in rounds]
     }  # fmt: skip
-    beginning.store(name, lines_of(saturating, compilation, rounds), figures)
+    beginning.store(name, lines_of(saturating, compilation, rounds, COMPILE_STEP_SECONDS), figures)
 
 
 if __name__ == "__main__":

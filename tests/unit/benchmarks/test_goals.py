@@ -60,6 +60,18 @@ def test_latency_and_memory_have_goals_of_their_own(results: Path) -> None:
     assert "| 120 MB | 119 MB | met |" in text
 
 
+def test_latency_is_the_median_of_its_rounds_and_tells_their_range(results: Path) -> None:
+    rounds = [
+        {"share": 0.5, "latencies": {stage: [0.01, p99, 1] for stage in ("row", "stream")}}
+        for p99 in (0.09, 0.02, 0.03)
+    ]
+    (results / "latency.json").write_text(json.dumps({"rounds": rounds}))
+
+    goals.main()
+
+    assert "| p50 10 ms, p99 30 ms (20–90) | not met" in (results / "goals.md").read_text()
+
+
 def test_curves_and_the_whole_way_have_goals_of_their_own(results: Path) -> None:
     def points(**seconds: float) -> str:
         each = {x.strip("_"): [{"work": 100, "wall_seconds": took, "cpu_seconds": took}] for x, took in seconds.items()}
