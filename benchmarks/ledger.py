@@ -29,7 +29,7 @@ from sink.db.schema import migrate
 from sink.db.session import database_conninfo
 from sink.ledger import LedgerKeeper
 from sink.metrics import Metrics
-from sink.progress import StoredUntil
+from sink.stored_until import StoredUntil
 from tests.conftest import own_settings
 from tests.servers import EmbeddedServers
 

@@ -30,7 +30,7 @@ from sink.db.connection import Connection, Database
 from sink.db.session import SQL
 from sink.gaps import Gap, Habits, Known, Series, State, fetch_all, find_gaps, read_known
 from sink.metrics import Metrics
-from sink.progress import StoredUntil
+from sink.stored_until import StoredUntil
 from sink.times import time_msc, utc
 
 log = structlog.get_logger(__name__)

@@ -22,7 +22,7 @@ from runtime.telemetry import Bounded
 from sink.db.connection import Connection, Database, StepSize
 from sink.db.session import SQL
 from sink.metrics import Metrics
-from sink.progress import StoredUntil
+from sink.stored_until import StoredUntil
 
 log = structlog.get_logger(__name__)
 

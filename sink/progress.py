@@ -7,10 +7,8 @@ committed offset says no such thing: it belongs to a group, whatever database th
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -21,9 +19,8 @@ from tenacity import AsyncRetrying, retry_if_exception, wait_exponential
 from marketdata.errors import MissedRecords, PartitionsLost, ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime.health import Health
-from runtime.kafka import Ends, SharedAdmin, log_ends
+from runtime.kafka import Ends
 from runtime.kafka_errors import is_retriable, kafka_errors
-from runtime.kafka_groups import committed_offsets
 from runtime.logreader import LogReader, log_name
 from runtime.service import PeriodicTask
 from runtime.settings import Settings
@@ -241,12 +238,35 @@ class Positions:
         self._stopping = stopping
         self._next: dict[TopicPartition, int] = {}
         self._logs: dict[TopicPartition, str] = {}
+        #: How far each log and partition was stored, since reading of it began.
+        self._stored: dict[tuple[str, int], int] = {}
         self._assignments = 0
 
     def forget(self) -> None:
         """Make each partition begin again at its progress, after a rebalance or a change of database."""
         self._assignments += 1
         self._next.clear()
+        self._stored.clear()
+
+    def stored(self, spans: Collection[Span]) -> None:
+        """Note that the database has confirmed these."""
+        self._stored |= {(span.log, span.partition): span.next for span in spans}
+
+    async def check(self, connection: Connection) -> None:
+        """Check that the database still has what it confirmed, which a standby that took over may lack.
+
+        A batch would show it, but none may come until the market opens.
+
+        Raises:
+            ProgressLost: when it ends before.
+        """
+        stored = dict(self._stored)
+        for name in {name for name, _ in stored}:
+            reached = await reached_offsets(connection, name)
+            # What a rebalance takes away meanwhile is another sink's affair.
+            mine = {number: end for (of, number), end in stored.items() if of == name and (of, number) in self._stored}
+            if lost := sorted(number for number, end in mine.items() if reached.get(number, 0) < end):
+                raise ProgressLost(f"the database no longer has all that it stored of {name}, partitions {lost}")
 
     def unknown(self, consumer: AIOKafkaConsumer) -> set[TopicPartition]:
         """The assigned partitions whose beginning is not known yet; records fetched from them are not to be used."""
@@ -333,54 +353,3 @@ class Positions:
                 )
         self._count_unseen(tp, max(0, min(begin, first) - expected))
         log.info("The log has a hole.", action="hole", partition=tp.partition, first=expected, last=first - 1)
-
-
-#: Maximum number of readings waited for; with a backlog of more than a day the oldest are dropped.
-_MAX_READINGS: Final = 1_440
-
-#: A moment, and the ends of a topic at that moment.
-_Reading = tuple[datetime, Ends]
-
-
-class StoredUntil:
-    """Tells up to which moment the whole log is known to be folded and stored."""
-
-    def __init__(self, settings: Settings, admin: SharedAdmin) -> None:
-        self._settings = settings
-        self._admin = admin
-        # Ends of `ticks` that the workers have not reached yet; then ends of `candles.m1`, as they were when the
-        # workers had, that the sinks have not stored yet.
-        self._unfolded: deque[_Reading] = deque(maxlen=_MAX_READINGS)
-        self._unstored: deque[_Reading] = deque(maxlen=_MAX_READINGS)
-
-    async def newest(self, now: datetime) -> datetime | None:
-        """The newest such moment; None when none passed since the last call. A call at `now` tells later calls.
-
-        Raises:
-            KafkaUnavailable: when Kafka does not answer; the call can be repeated.
-        """
-        settings = self._settings
-        async with self._admin.client() as client:
-            with kafka_errors(settings, right="DESCRIBE"):
-                folded = await committed_offsets(client, settings.stream_group)
-                stored = await committed_offsets(client, settings.sink_group)
-            over = _passed(self._unstored, stored, settings.candles_topic)
-            if (moment := _passed(self._unfolded, folded, settings.ticks_topic)) is not None:
-                self._unstored.append((moment, await log_ends(settings, settings.candles_topic, client)))
-            self._unfolded.append((now, await log_ends(settings, settings.ticks_topic, client)))
-        return over
-
-
-def _passed(readings: deque[_Reading], committed: dict[TopicPartition, int], topic: str) -> datetime | None:
-    """The moment of the newest reading that was reached; it and those before it are removed."""
-    moment = None
-    while readings and _is_reached(readings[0][1], committed, topic):
-        moment, _ = readings.popleft()
-    return moment
-
-
-def _is_reached(ends: Ends, committed: dict[TopicPartition, int], topic: str) -> bool:
-    return all(
-        end <= first or committed.get(TopicPartition(topic, partition), -1) >= end
-        for partition, (first, end) in ends.items()
-    )

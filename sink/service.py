@@ -46,9 +46,10 @@ from sink.db.session import SQL, database_conninfo
 from sink.ledger import LedgerKeeper
 from sink.maintenance import Closer, Comparer, Materialiser, Retainer, retention_of
 from sink.metrics import Metrics
-from sink.progress import LagMeter, Positions, Span, StoredUntil, with_sink_group
+from sink.progress import LagMeter, Positions, Span, with_sink_group
 from sink.refolds import Refolder
 from sink.shortened import LogWatch
+from sink.stored_until import StoredUntil
 from sink.writer import LogEnds, Writer
 
 log = structlog.get_logger(__name__)
@@ -68,7 +69,7 @@ _SESSION_TIMEOUT_MS: Final = 10_000
 #: the process lives, and the database's timeouts that it does not hang (milliseconds: a day).
 _MAX_POLL_INTERVAL_MS: Final = 86_400_000
 
-#: How often an idle sink checks whether the database answers (seconds).
+#: How often an idle sink checks whether the database answers, and still has what it stored (seconds).
 _PING_SECONDS: Final = 2.0
 
 
@@ -326,12 +327,14 @@ class Sink:
             began_ms = clock.now_ms()
             with self._metrics.batch_seconds.time():
                 await store.store(batch)
+            self._positions.stored(batch.spans)
             self._observer.stored(batch.good, began_ms)
             if self._keeper is not None and batch.prepared.reports:
                 self._keeper.reported()
         await self._commits.stored(consumer, offsets)
         if time.monotonic() - self._asked_database_at > _PING_SECONDS:
             await live.run_patiently(ping)
+            await live.run_patiently(self._positions.check)
         self._idle.set()
 
 

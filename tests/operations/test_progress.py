@@ -197,6 +197,25 @@ async def test_a_database_that_goes_back_under_a_running_sink_is_filled_up(
         await eventually(holds(settings, 3))
 
 
+async def test_a_database_that_goes_back_is_filled_up_although_no_candle_comes(
+    settings: Settings, flow: Flow, databases: Databases
+) -> None:
+    # The check of the newest days would find the minutes by other means, some time later.
+    settings = settings.model_copy(update={"check_days": 0})
+    await store_round(settings, flow, 0)
+    older = databases.copy(settings, "older")
+    async with RunningSink(settings):
+        await send_round(flow, 1)
+        await eventually(holds(settings, 2))
+
+        async def is_committed() -> bool:
+            return await group_lag(settings, settings.sink_group, settings.candles_topic) == 0
+
+        await eventually(is_committed)
+        databases.put_in_place(older, settings)
+        await eventually(holds(settings, 2))
+
+
 async def test_a_group_whose_offsets_were_deleted_goes_on_where_the_database_ends(
     settings: Settings, flow: Flow
 ) -> None:

@@ -20,7 +20,7 @@ from sink.db.session import database_conninfo
 from sink.gaps import Gap, State, find_gaps, minute_states
 from sink.ledger import LedgerKeeper, apply_reports, close, reopen
 from sink.metrics import Metrics
-from sink.progress import StoredUntil
+from sink.stored_until import StoredUntil
 from sink.times import time_msc
 from tests.integration.sink.flow import RunningSink, value
 from tests.kafka_log import read_records
