@@ -36,8 +36,13 @@ _ROWS: Final = pa.schema([*SCHEMA, *_SERIES])
 
 _HIVE_TYPES: Final = "{'source': VARCHAR, 'symbol': VARCHAR, 'date': DATE}"
 
-#: Files from before a field was added lack its column. By name DuckDB looks into all of them, not into one.
-_BY_NAME: Final = ", union_by_name = true" if ADDED else ""
+#: A scan of files. Those from before a field was added lack its column: by names DuckDB looks into all of them,
+#: and has nulls where one lacks it.
+_SCAN: Final = "read_parquet(getvariable('{}'), hive_partitioning = true, hive_types = {})"
+_SCAN_BY_NAME: Final = (
+    "(SELECT * FROM read_parquet(getvariable('{}'), hive_partitioning = true, hive_types = {}, union_by_name = true)"
+    " UNION ALL BY NAME SELECT * FROM no_rows)"
+)
 
 _EPOCH: Final = date(1970, 1, 1)
 
@@ -161,9 +166,9 @@ class Ticks:
             self._paths[name] = [files.full(one.path or "") for one in by_path]
             # Whoever creates a view looks for every file of it, and the query does so again.
             _set_paths(connection, name, self._paths[name][:1])
-            scans.append(
-                f"read_parquet(getvariable('{name}'), hive_partitioning = true, hive_types = {_HIVE_TYPES}{_BY_NAME})"
-            )
+            if ADDED:
+                connection.register("no_rows", _ROWS.empty_table())
+            scans.append((_SCAN_BY_NAME if ADDED else _SCAN).format(name, _HIVE_TYPES))
         if by_name:
             connection.register(f"{name}_by_name", _dataset(files, by_name))
             scans.append(f"{name}_by_name")
