@@ -60,7 +60,7 @@ RUN groupadd --gid 10001 tickpipe \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin tickpipe \
     && install -d -o tickpipe -g tickpipe -m 700 /keys /known /demo /archive
 COPY --from=builder /opt/tickpipe /opt/tickpipe
-COPY compose/healthcheck.py /usr/local/lib/tickpipe/healthcheck.py
+COPY compose/healthcheck.py runtime/services.py /usr/local/lib/tickpipe/
 WORKDIR /
 USER 10001:10001
 EXPOSE 18001 18002 18003 18004 18080

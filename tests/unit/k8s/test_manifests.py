@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from runtime.services import DECLARED
 from runtime.settings import Settings, load_settings
 from runtime.topics import topics
 from tests import tools
@@ -107,14 +108,7 @@ def test_production_has_as_many_workers_at_most_as_partitions() -> None:
 
 
 def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
-    defaults = load_settings()
-    ports = {
-        "producer": defaults.producer_port,
-        "stream": defaults.stream_port,
-        "sink": defaults.sink_port,
-        "dashboard": defaults.dashboard_port,
-        "archive": defaults.archive_port,
-    }
+    ports = {service.name: service.port for service in DECLARED}
     assert set(services()) == set(ports)
     probes = of_kind("Deployment")["any"]["spec"]["template"]["spec"]["containers"][0]
     assert probes["readinessProbe"]["httpGet"]["path"] == "/ready"

@@ -15,7 +15,8 @@ _DATABASE_URL = "postgresql://postgres:pw@127.0.0.1:2/market"
 
 def _specs(config: StackConfig) -> dict[str, ServiceSpec]:
     stream_ports = tuple(range(40, 40 + config.stream_workers))
-    addresses = Addresses("127.0.0.1:1", _DATABASE_URL, 18001, stream_ports, 6, 7, 8)
+    ports = {"producer": 18001, "stream": 40, "sink": 6, "dashboard": 7, "archive": 8}
+    addresses = Addresses("127.0.0.1:1", _DATABASE_URL, ports, stream_ports)
     return {spec.name: spec for spec in service_specs(config, addresses, "the stack's key")}
 
 
