@@ -89,3 +89,18 @@ def test_compose_has_each_service() -> None:
         assert services()[service.name]["command"] == [service.module]
         host = services()[service.name]["environment"][f"TICKPIPE_{service.name.upper()}_HOST"]
         assert ipaddress.ip_address(host).is_unspecified
+
+
+def test_prometheus_asks_each_service() -> None:
+    folder = FILE.parent / "prometheus"
+    targets: list[tuple[str, str]] = []
+    for job in yaml.safe_load((folder / "prometheus.yml").read_text())["scrape_configs"]:
+        if job.get("relabel_configs") != [{"target_label": "part_of", "replacement": "tickpipe"}]:
+            continue
+        for looked_up in job.get("dns_sd_configs", ()):
+            targets += [(job["job_name"], f"{name}:{looked_up['port']}") for name in looked_up["names"]]
+        for pattern in (name for listed in job.get("file_sd_configs", ()) for name in listed["files"]):
+            groups = [group for path in folder.glob(pattern) for group in yaml.safe_load(path.read_text())]
+            targets += [(group["labels"]["job"], target) for group in groups for target in group["targets"]]
+
+    assert sorted(targets) == sorted((service.name, f"{service.name}:{service.port}") for service in DECLARED)

@@ -120,10 +120,18 @@ def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
 
 
 def test_services_reach_kafka_and_are_watched() -> None:
-    names = set(services())
-    [component, _] = of_kind("NetworkPolicy")["services-to-kafka"]["spec"]["podSelector"]["matchExpressions"]
-    assert set(component["values"]) == names
-    assert set(of_kind("ServiceMonitor")["tickpipe"]["spec"]["selector"]["matchExpressions"][0]["values"]) == names
+    """By labels that each of their pods and services has; the second comes from the base for all of them."""
+    is_named = {"key": "app.kubernetes.io/component", "operator": "Exists"}
+    ours = {"key": "app.kubernetes.io/part-of", "operator": "In", "values": ["tickpipe"]}
+    policy = of_kind("NetworkPolicy")["services-to-kafka"]["spec"]
+    assert policy["podSelector"]["matchExpressions"] == [is_named, ours]
+    monitor = of_kind("ServiceMonitor")["tickpipe"]["spec"]
+    assert monitor["selector"] == {"matchLabels": {ours["key"]: "tickpipe"}, "matchExpressions": [is_named]}
+    [base] = documents(K8S / "base" / "kustomization.yaml")
+    assert base["labels"] == [{"pairs": {ours["key"]: "tickpipe"}, "includeTemplates": True}]
+    for name, service in services().items():
+        labels = (service["spec"]["template"]["metadata"]["labels"], of_kind("Service")[name]["metadata"]["labels"])
+        assert [one[is_named["key"]] for one in labels] == [name, name]
 
 
 def test_one_archiver_has_the_volume() -> None:
