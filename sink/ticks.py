@@ -367,7 +367,8 @@ def csv_of_ticks(batch: TickBatch, *, raw: bool) -> bytes:
         cells = zip(
             map(iso_milliseconds, times), map(str, times), *(map(repr, values) for values in others), strict=True
         )
-        return "".join([f"{line}\n" for line in map(",".join, cells)]).encode()
+        lines = "\n".join(map(",".join, cells))
+        return f"{lines}\n".encode() if lines else b""
     text = io.StringIO()
     # Of a record the request's id is text, and its sender chose it.
     csv.writer(text, lineterminator="\n").writerows([cell(one) for one in shown(row)] for row in batch.rows)
