@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.parquet import ParquetFile, ParquetWriter
+from pyarrow.parquet import ParquetWriter
 
 from marketdata.refold import TickRow, columns_of
 from marketdata.runs import ColumnFrames
@@ -72,17 +72,8 @@ def schema_of(names: Collection[str]) -> pa.Schema:
     return pa.schema([column for column in SCHEMA if column.name in names or column.name not in ADDED])
 
 
-def read_group(file: ParquetFile, group: int, columns: Sequence[str], **options: Any) -> pa.Table:
-    """These columns of a row group; those that the file is too old to have are of the value that says nothing."""
-    return _completed(file.read_row_group(group, columns=list(columns), **options), columns)
-
-
-def read_all(file: ParquetFile, **options: Any) -> pa.Table:
-    """The same of a whole file."""
-    return _completed(file.read(**options), SCHEMA.names)
-
-
-def _completed(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+def completed(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """What was read of these columns; those that the file is too old to have are of the value that says nothing."""
     missing = [name for name in columns if name in ADDED and name not in table.column_names]
     for name in missing:
         column = SCHEMA.field(name)

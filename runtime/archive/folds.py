@@ -15,7 +15,7 @@ from marketdata.offsets import Range, Ranges
 from marketdata.refold import Proof, bridged
 from marketdata.summed import SummedFold
 from marketdata.timeframes import Timeframe
-from runtime.archive.columns import read_group, schema_of
+from runtime.archive.columns import completed, schema_of
 from runtime.archive.files import ArchiveFiles
 from runtime.archive.manifest import ArchivedFile, Series
 from runtime.archive.sums import COLUMNS, MOST_SERIES, Rows
@@ -121,7 +121,7 @@ class ArchivedFolds:
             if inside:
                 parts.append((group, inside))
         for number, (group, ranges) in enumerate(parts, start=1):
-            rows = read_group(parquet, group, COLUMNS, use_threads=False)
+            rows = completed(parquet.read_row_group(group, columns=list(COLUMNS), use_threads=False), COLUMNS)
             if len(rows := _at_offsets(rows, ranges)):
                 yield _Piece(day, rows, number < len(parts))
 

@@ -20,16 +20,7 @@ from marketdata.runs import Chunk
 from marketdata.summed import SummedFold
 from marketdata.tick import Frame
 from marketdata.timeframes import Timeframe
-from runtime.archive.columns import (
-    SCHEMA,
-    TICK_COLUMNS,
-    WITH_SERIES,
-    flow_in,
-    frames_in,
-    read_all,
-    read_group,
-    schema_of,
-)
+from runtime.archive.columns import SCHEMA, TICK_COLUMNS, WITH_SERIES, completed, flow_in, frames_in, schema_of
 from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.folds import ArchivedFolds, DayFile
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
@@ -277,7 +268,7 @@ def read_whole(files: ArchiveFiles, file: ArchivedFile) -> pa.Table:
         raise ArchiveDamaged(f"{where} is damaged: its SHA-256 is not that of its manifest")
     # In this thread alone: one of Arrow's that lets go of the bytes while the interpreter ends aborts the process. Not
     # by `read_table`, whose datasets use such threads whatever they are told.
-    return read_all(ParquetFile(pa.BufferReader(content)), use_threads=False)
+    return completed(ParquetFile(pa.BufferReader(content)).read(use_threads=False), SCHEMA.names)
 
 
 def _window_end(files: list[ArchivedFile], first: int, last: int) -> int:
@@ -392,7 +383,8 @@ class _RowGroups:
         # The columns of a tick alone take a sixth to a tenth of the time: those of its record are texts.
         key = (path, group, columns)
         if (found := self._held.get(key)) is None:
-            found = self._held[key] = read_group(self._opened(path), group, columns)
+            rows = self._opened(path).read_row_group(group, columns=list(columns))
+            found = self._held[key] = completed(rows, columns)
             self._ticks += len(found)
             while len(self._held) > 1 and (self._ticks > _HELD_TICKS or len(self._held) > _HELD_GROUPS):
                 _, dropped = self._held.popitem(last=False)
