@@ -23,10 +23,10 @@ WORKDIR /src
 # The dependencies have a layer of their own, which a change of the project's code does not touch.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/cache \
-    /opt/uv/bin/uv sync --frozen --no-dev --no-install-project --extra producer --extra stream --extra sink --extra dashboard --extra archive --extra sql
+    /opt/uv/bin/uv sync --frozen --no-dev --no-install-project --extra services --extra sql
 COPY . .
 RUN --mount=type=cache,target=/cache \
-    /opt/uv/bin/uv sync --frozen --no-dev --no-editable --extra producer --extra stream --extra sink --extra dashboard --extra archive --extra sql
+    /opt/uv/bin/uv sync --frozen --no-dev --no-editable --extra services --extra sql
 # Of pyarrow a third is for what nothing here does: Flight, its own tests, and building against it; of numpy and pysimdjson
 # a third is tests and sources.
 RUN packages="$(/opt/tickpipe/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
@@ -60,7 +60,7 @@ RUN groupadd --gid 10001 tickpipe \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin tickpipe \
     && install -d -o tickpipe -g tickpipe -m 700 /keys /known /demo /archive
 COPY --from=builder /opt/tickpipe /opt/tickpipe
-COPY compose/healthcheck.py /usr/local/lib/tickpipe/healthcheck.py
+COPY compose/healthcheck.py runtime/services.py /usr/local/lib/tickpipe/
 WORKDIR /
 USER 10001:10001
 EXPOSE 18001 18002 18003 18004 18080

@@ -1,22 +1,20 @@
 """The image's health check: asks the service that runs as process 1 whether it is ready.
 
-Runs with `python -I -S` and needs nothing but the standard library. Exit code 0 when `/ready` answers 200 or when
-process 1 is no service (a command that ends by itself), 1 otherwise.
+Runs with `python -I -S` and needs nothing but the standard library and `runtime/services.py` beside it. Exit code 0
+when `/ready` answers 200 or when process 1 is no service (a command that ends by itself), 1 otherwise.
 """
 
 import http.client
 import os
+import runpy
 import sys
 from itertools import pairwise
 from pathlib import Path
 
 #: Module of a service to the variable that sets its port, and the port without it.
 _PORTS = {
-    "producer": ("TICKPIPE_PRODUCER_PORT", 18001),
-    "stream_app": ("TICKPIPE_STREAM_PORT", 18002),
-    "sink": ("TICKPIPE_SINK_PORT", 18003),
-    "dashboard": ("TICKPIPE_DASHBOARD_PORT", 18080),
-    "archive": ("TICKPIPE_ARCHIVE_PORT", 18004),
+    service.module: (f"TICKPIPE_{service.name.upper()}_PORT", service.port)
+    for service in runpy.run_path(str(Path(__file__).with_name("services.py")))["DECLARED"]
 }
 
 

@@ -195,7 +195,7 @@ class _CsvTicks:
         return ",".join(columns_of(raw=self._raw)).encode() + b"\n"
 
     def add(self, batch: TickBatch) -> bytes:
-        return csv_of_ticks(batch.rows, raw=self._raw)
+        return csv_of_ticks(batch, raw=self._raw)
 
     def end(self) -> bytes:
         return b""

@@ -13,7 +13,7 @@ from marketdata.candle import BrokerBar
 from marketdata.contract.http import NOBODY, Detail, Sender
 from marketdata.contract.tick import ReadTick
 from marketdata.contract.times import Clock
-from marketdata.tick import ChartMode, Frame, TickValues
+from marketdata.tick import ChartMode, Frame, TickValues, no_values
 from marketdata.wire import encode, frame_key, frame_ticks
 from runtime.batches import Record
 from runtime.rejected import HTTP, WHOLE_BODY, headers_of, size_header
@@ -90,7 +90,7 @@ class SymbolTicks:
     __slots__ = ("coarse", "mode", "point", "values")
 
     def __init__(self) -> None:
-        self.values: Final[TickValues] = ([], [], [], [], [], [])
+        self.values: Final = no_values()
         #: The first size of a point, and the first chart mode, that the sender says.
         self.point: float | None = None
         self.mode: ChartMode | None = None

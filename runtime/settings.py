@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from marketdata.contract.times import ShiftedZone
 from marketdata.errors import SettingsError
 from runtime.security_settings import SecretFiles, SecuritySettings
+from runtime.services import BY_NAME
 
 #: The key of `api_keys` whose holder may speak for any source, by sending `X-Source`.
 ANY_SOURCE = "*"
@@ -84,7 +85,7 @@ class Settings(SecuritySettings):
         300.0, description="how long ticks wait until they are archived: less makes smaller files (seconds)"
     )
     archive_host: Host = Field("127.0.0.1", description="address of the archiver's health and metrics")
-    archive_port: Port = Field(18004, description="port of the archiver's health and metrics")
+    archive_port: Port = Field(BY_NAME["archive"].port, description="port of the archiver's health and metrics")
     stream_group: str = Field("tickpipe-stream", min_length=1, description="consumer group of the stream workers")
     sink_group: str = Field(
         "", description="consumer group of the sinks; by default `tickpipe-sink-` and the id of their database"
@@ -146,13 +147,13 @@ class Settings(SecuritySettings):
     )
 
     producer_host: Host = Field("127.0.0.1", description="address that the producer listens on")
-    producer_port: Port = Field(18001, description="port of the producer")
+    producer_port: Port = Field(BY_NAME["producer"].port, description="port of the producer")
     stream_host: Host = Field("127.0.0.1", description="address of the stream worker's health and metrics")
-    stream_port: Port = Field(18002, description="port of the stream worker's health and metrics")
+    stream_port: Port = Field(BY_NAME["stream"].port, description="port of the stream worker's health and metrics")
     sink_host: Host = Field("127.0.0.1", description="address of the sink's health and metrics")
-    sink_port: Port = Field(18003, description="port of the sink's health and metrics")
+    sink_port: Port = Field(BY_NAME["sink"].port, description="port of the sink's health and metrics")
     dashboard_host: Host = Field("127.0.0.1", description="address that the dashboard (chart and read API) listens on")
-    dashboard_port: Port = Field(18080, description="port of the dashboard")
+    dashboard_port: Port = Field(BY_NAME["dashboard"].port, description="port of the dashboard")
     dashboard_password: SecretStr = Field(
         SecretStr(""),
         description="password of the dashboard (HTTP basic, any user), 8 characters or more; without one it is open",

@@ -29,7 +29,7 @@ from marketdata.refold import (
 )
 from marketdata.resends import FullMinutes
 from marketdata.runs import flows
-from marketdata.tick import DAY_MS, MINUTE_MS, Columns, Tick, period_of, rows_of
+from marketdata.tick import DAY_MS, FIELDS, MINUTE_MS, Columns, Tick, period_of, rows_of, values_of
 from runtime.foreign import cell
 from runtime.logreader import LogClients
 from runtime.settings import Settings
@@ -101,6 +101,17 @@ class TickBatch:
 
             return rows_in(self.table)
         return self.records or list(rows_of(self.ticks))
+
+    @property
+    def values(self) -> Sequence[Sequence[Any]]:
+        """The values of each field of the ticks."""
+        if self.table is not None:
+            from runtime.archive.columns import values_in  # noqa: PLC0415  # as above
+
+            return values_in(self.table)
+        if self.records:
+            return list(zip(*(row[: len(FIELDS)] for row in self.records), strict=True))
+        return values_of(self.ticks)
 
     def part(self, begin: int, end: int) -> "TickBatch":
         """The ticks from index `begin` to before `end`."""
@@ -348,15 +359,17 @@ def missing_spans(minutes: Iterable[int]) -> list[tuple[int, int]]:
     return spans
 
 
-def csv_of_ticks(rows: Iterable[TickRow], *, raw: bool) -> bytes:
+def csv_of_ticks(batch: TickBatch, *, raw: bool) -> bytes:
     """Lines of CSV, with the columns of `shown`; a double has every digit (shortest round trip)."""
     if not raw:
         # Nothing of a tick itself is text. A third of the time of the csv module.
-        return "".join([
-            f"{iso_milliseconds(ms)},{ms},{bid!r},{ask!r},{last!r},{volume!r},{flags}\n"
-            for ms, bid, ask, last, volume, flags in rows
-        ]).encode()  # fmt: skip
+        times, *others = batch.values
+        cells = zip(
+            map(iso_milliseconds, times), map(str, times), *(map(repr, values) for values in others), strict=True
+        )
+        lines = "\n".join(map(",".join, cells))
+        return f"{lines}\n".encode() if lines else b""
     text = io.StringIO()
     # Of a record the request's id is text, and its sender chose it.
-    csv.writer(text, lineterminator="\n").writerows([cell(one) for one in shown(row)] for row in rows)
+    csv.writer(text, lineterminator="\n").writerows([cell(one) for one in shown(row)] for row in batch.rows)
     return text.getvalue().encode()

@@ -25,6 +25,7 @@ import typer.testing
 from psycopg import sql
 
 from runtime.kafka import new_producer
+from runtime.services import DECLARED
 from runtime.settings import Settings, load_settings
 from runtime.topics import wait_for_kafka
 from tests import accounting, days, first_imports, preloaded, shared_servers, tools
@@ -272,11 +273,7 @@ def own_settings(
         # What the pipeline loses must not be mended before a test looks.
         "check_days": 0,
         "ledger_days": 0,
-        "producer_port": free_port(),
-        "stream_port": free_port(),
-        "sink_port": free_port(),
-        "dashboard_port": free_port(),
-        "archive_port": free_port(),
+        **{f"{service.name}_port": free_port() for service in DECLARED},
     }
     return load_settings(
         kafka_bootstrap=servers.kafka_bootstrap,

@@ -14,6 +14,7 @@ from typing import Self
 import httpx
 from pydantic import SecretStr
 
+from runtime.services import DECLARED
 from runtime.settings import Settings
 from tests import plainhttp, preloaded
 from tests.waiting import PATIENCE_SECONDS, wait_until
@@ -167,7 +168,7 @@ class Process:
 
 
 class Service(Process):
-    """One of `producer`, `stream_app`, `sink`, `dashboard` and `archive` as a process."""
+    """The service of this module as a process."""
 
     def __init__(
         self,
@@ -180,11 +181,8 @@ class Service(Process):
     ) -> None:
         self.module = module
         self.settings = settings
-        port = {
-            "producer": settings.producer_port, "stream_app": settings.stream_port, "sink": settings.sink_port,
-            "dashboard": settings.dashboard_port, "archive": settings.archive_port,
-        }  # fmt: skip
-        super().__init__(command or [module], port[module], environment(settings), log=log, fresh=fresh)
+        ports: dict[str, int] = {one.module: getattr(settings, f"{one.name}_port") for one in DECLARED}
+        super().__init__(command or [module], ports[module], environment(settings), log=log, fresh=fresh)
 
     def post(
         self, body: object, path: str = "/ingest/tick", *, timeout: float = PATIENCE_SECONDS, **headers: str

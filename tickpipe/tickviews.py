@@ -14,8 +14,8 @@ import pyarrow.dataset as ds
 from marketdata.offsets import place, position
 from marketdata.refold import bridged
 from marketdata.runs import Chunk
-from marketdata.tick import DAY_MS
-from runtime.archive.columns import SCHEMA
+from marketdata.tick import ADDED, DAY_MS
+from runtime.archive.columns import SCHEMA, TICK_COLUMNS
 from runtime.archive.files import ArchiveFiles, LocalFiles
 from runtime.archive.manifest import Catalogue, Manifest, Series, date_of, is_cut
 from runtime.archive.reader import ArchiveReader
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 #: The columns of `ticks`, and those that `ticks_raw` has besides.
-COLUMNS: Final = ("source", "symbol", "date", "time", "bid", "ask", "last", "volume", "flags")
+COLUMNS: Final = ("source", "symbol", "date", *TICK_COLUMNS)
 RAW_COLUMNS: Final = ("partition", "offset", "index", "received", "request", "mode", "point", "coarse")
 
 VIEWS: Final = ("ticks", "ticks_raw")
@@ -35,6 +35,14 @@ _SERIES: Final = [pa.field("source", pa.string()), pa.field("symbol", pa.string(
 _ROWS: Final = pa.schema([*SCHEMA, *_SERIES])
 
 _HIVE_TYPES: Final = "{'source': VARCHAR, 'symbol': VARCHAR, 'date': DATE}"
+
+#: A scan of files. Those from before a field was added lack its column: by names DuckDB looks into all of them,
+#: and has nulls where one lacks it.
+_SCAN: Final = "read_parquet(getvariable('{}'), hive_partitioning = true, hive_types = {})"
+_SCAN_BY_NAME: Final = (
+    "(SELECT * FROM read_parquet(getvariable('{}'), hive_partitioning = true, hive_types = {}, union_by_name = true)"
+    " UNION ALL BY NAME SELECT * FROM no_rows)"
+)
 
 _EPOCH: Final = date(1970, 1, 1)
 
@@ -158,7 +166,9 @@ class Ticks:
             self._paths[name] = [files.full(one.path or "") for one in by_path]
             # Whoever creates a view looks for every file of it, and the query does so again.
             _set_paths(connection, name, self._paths[name][:1])
-            scans.append(f"read_parquet(getvariable('{name}'), hive_partitioning = true, hive_types = {_HIVE_TYPES})")
+            if ADDED:
+                connection.register("no_rows", _ROWS.empty_table())
+            scans.append((_SCAN_BY_NAME if ADDED else _SCAN).format(name, _HIVE_TYPES))
         if by_name:
             connection.register(f"{name}_by_name", _dataset(files, by_name))
             scans.append(f"{name}_by_name")
@@ -195,7 +205,10 @@ def _create(
     connection: "DuckDBPyConnection", view: str, columns: Sequence[str], plain: Sequence[str], mixed: Sequence[str]
 ) -> None:
     """Create a view of what these are called in a FROM; the resends are taken from what is `mixed`."""
-    selected = ", ".join(f'"{column}"' for column in columns)
+    selected = ", ".join(
+        f'coalesce("{column}", {ADDED[column]}) AS "{column}"' if column in ADDED else f'"{column}"'
+        for column in columns
+    )
     without = 'ANTI JOIN resends USING ("partition", "offset", "index")'
     # All of it is this module's own text.
     parts = [f"SELECT {selected} FROM {source}" for source in plain]  # noqa: S608

@@ -1,7 +1,7 @@
 """Frames as Arrow's columns, one row for each tick, and back: the frames come out equal to those that went in."""
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final, cast
 
@@ -11,19 +11,21 @@ from pyarrow.parquet import ParquetWriter
 
 from marketdata.refold import TickRow, columns_of
 from marketdata.runs import ColumnFrames
-from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks
+from marketdata.tick import ADDED, FIELD_CODES, Columns, Frame, RecordColumns, Tick, Ticks, values_of
 
 _MOMENT: Final = pa.timestamp("ms", tz="UTC")
+
+#: The columns that are the tick itself, and the types of their values as `array` and `struct` name them.
+TICK_CODES: Final = {name.removesuffix("_msc"): code for name, code in FIELD_CODES.items()}
+TICK_COLUMNS: Final = tuple(TICK_CODES)
+
+_TYPES: Final = {"q": pa.int64(), "d": pa.float64()}
 
 #: The columns of a file. Source, symbol and date are in its path, where readers of Hive's layout find them.
 SCHEMA: Final = pa.schema(
     [
         pa.field("time", _MOMENT, nullable=False),
-        pa.field("bid", pa.float64(), nullable=False),
-        pa.field("ask", pa.float64(), nullable=False),
-        pa.field("last", pa.float64(), nullable=False),
-        pa.field("volume", pa.float64(), nullable=False),
-        pa.field("flags", pa.int64(), nullable=False),
+        *(pa.field(name, _TYPES[code], nullable=False) for name, code in list(TICK_CODES.items())[1:]),
         pa.field("partition", pa.int32(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("index", pa.int32(), nullable=False),
@@ -34,12 +36,6 @@ SCHEMA: Final = pa.schema(
         pa.field("coarse", pa.bool_(), nullable=False),
     ]
 )
-
-#: The fields of a tick in their order, and their types as `array` and `struct` name them.
-TICK_CODES: Final = {"time": "q", "bid": "d", "ask": "d", "last": "d", "volume": "d", "flags": "q"}
-
-#: The columns that are the tick itself.
-TICK_COLUMNS: Final = tuple(TICK_CODES)
 
 #: The same of several sources and symbols, which a number tells apart.
 WITH_SERIES: Final = SCHEMA.append(pa.field("series", pa.int32(), nullable=False))
@@ -71,6 +67,20 @@ def new_writer(sink: Any) -> ParquetWriter:
     )
 
 
+def schema_of(names: Collection[str]) -> pa.Schema:
+    """The columns of a file of the archive that has these: it may be from before a field of a tick was added."""
+    return pa.schema([column for column in SCHEMA if column.name in names or column.name not in ADDED])
+
+
+def completed(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """What was read of these columns; those that the file is too old to have are of the value that says nothing."""
+    missing = [name for name in columns if name in ADDED and name not in table.column_names]
+    for name in missing:
+        column = SCHEMA.field(name)
+        table = table.append_column(column, pa.repeat(pa.scalar(ADDED[name], column.type), len(table)))
+    return table.select(columns) if missing else table
+
+
 def write_ticks(sink: Any, tables: Iterable[pa.Table]) -> None:
     """Write the rows of the tables, one after the other, as one file."""
     with new_writer(sink) as writer:
@@ -94,7 +104,7 @@ def frames_in(table: pa.Table, series: Sequence[tuple[str, str]]) -> list[tuple[
     if not len(table):
         return []
     offsets = plain(table["offset"], "q")
-    ticks = list(map(Tick, *(plain(table[name], code) for name, code in TICK_CODES.items())))
+    ticks = list(map(Tick, *values_in(table)))
     begins = [0, *(row for row, (one, next_) in enumerate(pairwise(offsets), start=1) if one != next_)]
     first_rows = table if len(begins) == len(table) else table.take(pa.array(begins, pa.int64()))
     facts = zip(
@@ -139,14 +149,19 @@ def flow_in(rows: pa.RecordBatch, series: tuple[str, str]) -> tuple[list[int], S
     times = rows["time"].cast(pa.int64())
     since_ms = times[0].as_py()
     bid, ask = plain(rows["bid"], "d"), plain(rows["ask"], "d")
-    last, volume, flags = (_one_or_all(rows[name], TICK_CODES[name]) for name in ("last", "volume", "flags"))
-    ticks = Columns(since_ms, plain(pc.subtract(times, since_ms), "q"), bid, ask, flags, last, volume)
+    others = {name: _one_or_all(rows[name], code) for name, code in list(TICK_CODES.items())[3:]}
+    ticks = Columns(since_ms, plain(pc.subtract(times, since_ms), "q"), bid, ask, **others)
     return offsets, ColumnFrames(ticks, starts, made)
+
+
+def values_in(table: pa.Table) -> list[list[Any]]:
+    """The values of each field of the ticks of a table."""
+    return [plain(table[name], code) for name, code in TICK_CODES.items()]
 
 
 def rows_in(table: pa.Table) -> list[TickRow]:
     """The ticks of a table as rows."""
-    return list(zip(*(plain(table[name], code) for name, code in TICK_CODES.items()), strict=True))
+    return list(zip(*values_in(table), strict=True))
 
 
 class ArrowTicks:
@@ -154,11 +169,8 @@ class ArrowTicks:
 
     def __init__(self, *, raw: bool) -> None:
         """`raw` is for the ticks of every record."""
-        types = dict.fromkeys(TICK_COLUMNS, pa.float64()) | {
-            "time": _MOMENT, "time_msc": pa.int64(), "flags": pa.int64(), "partition": pa.int32(),
-            "offset": pa.int64(), "index": pa.int32(), "received": _MOMENT, "request": pa.string(),
-        }  # fmt: skip
-        self.schema = pa.schema([(name, types[name]) for name in columns_of(raw=raw)])
+        with_number = SCHEMA.append(pa.field("time_msc", pa.int64()))
+        self.schema = pa.schema([(name, with_number.field(name).type) for name in columns_of(raw=raw)])
 
     def of(
         self, ticks: Sequence[Tick] | Columns, records: Sequence[TickRow] = (), table: pa.Table | None = None
@@ -173,11 +185,7 @@ class ArrowTicks:
             times = pc.add(pa.array(ticks.after_ms, pa.int64()), ticks.time_msc)
             others = [_array(getattr(ticks, name), len(ticks), SCHEMA.field(name).type) for name in TICK_COLUMNS[1:]]
             return pa.record_batch([times.cast(_MOMENT), times, *others], self.schema)
-        # Half the time of a getter for each column, and a third of that of rows.
-        return self._batch([
-            [tick.time_msc for tick in ticks], [tick.bid for tick in ticks], [tick.ask for tick in ticks],
-            [tick.last for tick in ticks], [tick.volume for tick in ticks], [tick.flags for tick in ticks],
-        ])  # fmt: skip
+        return self._batch(values_of(ticks))
 
     def _batch(self, columns: Sequence[Sequence[Any]]) -> pa.RecordBatch:
         # The first column is the time once more, as a timestamp.

@@ -15,7 +15,7 @@ from marketdata.offsets import Range, Ranges
 from marketdata.refold import Proof, bridged
 from marketdata.summed import SummedFold
 from marketdata.timeframes import Timeframe
-from runtime.archive.columns import SCHEMA
+from runtime.archive.columns import completed, schema_of
 from runtime.archive.files import ArchiveFiles
 from runtime.archive.manifest import ArchivedFile, Series
 from runtime.archive.sums import COLUMNS, MOST_SERIES, Rows
@@ -110,9 +110,10 @@ class ArchivedFolds:
 
     def _pieces(self, files: ArchiveFiles, day: DayFile) -> Iterator[_Piece]:
         parquet = ParquetFile(files.open(day.file.path), read_dictionary=["mode"])
-        if parquet.schema_arrow.names != SCHEMA.names:
+        names = parquet.schema_arrow.names
+        if names != schema_of(names).names:
             return
-        column = SCHEMA.get_field_index("offset")
+        column = names.index("offset")
         parts: list[tuple[int, Ranges]] = []
         for group in range(parquet.num_row_groups):
             about = parquet.metadata.row_group(group).column(column).statistics
@@ -120,7 +121,7 @@ class ArchivedFolds:
             if inside:
                 parts.append((group, inside))
         for number, (group, ranges) in enumerate(parts, start=1):
-            rows = parquet.read_row_group(group, columns=list(COLUMNS), use_threads=False)
+            rows = completed(parquet.read_row_group(group, columns=list(COLUMNS), use_threads=False), COLUMNS)
             if len(rows := _at_offsets(rows, ranges)):
                 yield _Piece(day, rows, number < len(parts))
 

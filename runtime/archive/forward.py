@@ -6,7 +6,8 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-#: Two ticks that differ in one of these columns are certainly not the same one; some bits of flags say nothing.
+#: Two ticks that differ in one of these columns are certainly not the same one; some bits of flags say nothing. Ticks
+#: that differ in another field alone are compared by `marketdata.resends`.
 TOLD_APART_BY: Final = ("bid", "ask", "last", "volume")
 
 

@@ -20,7 +20,7 @@ from marketdata.runs import Chunk
 from marketdata.summed import SummedFold
 from marketdata.tick import Frame
 from marketdata.timeframes import Timeframe
-from runtime.archive.columns import SCHEMA, TICK_COLUMNS, WITH_SERIES, flow_in, frames_in
+from runtime.archive.columns import SCHEMA, TICK_COLUMNS, WITH_SERIES, completed, flow_in, frames_in, schema_of
 from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.folds import ArchivedFolds, DayFile
 from runtime.archive.manifest import ArchivedFile, Catalogue, Manifest, Progress, Series
@@ -268,7 +268,7 @@ def read_whole(files: ArchiveFiles, file: ArchivedFile) -> pa.Table:
         raise ArchiveDamaged(f"{where} is damaged: its SHA-256 is not that of its manifest")
     # In this thread alone: one of Arrow's that lets go of the bytes while the interpreter ends aborts the process. Not
     # by `read_table`, whose datasets use such threads whatever they are told.
-    return ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    return completed(ParquetFile(pa.BufferReader(content)).read(use_threads=False), SCHEMA.names)
 
 
 def _window_end(files: list[ArchivedFile], first: int, last: int) -> int:
@@ -336,10 +336,11 @@ class _RowGroups:
 
     def between(self, path: str, first_ms: int, end_ms: int) -> Iterator[pa.Table]:
         """The ticks of the file from `first_ms` to before `end_ms`."""
-        moment, column = SCHEMA.field("time").type, SCHEMA.get_field_index("time")
+        moment = SCHEMA.field("time").type
         first, end = pa.scalar(first_ms, moment), pa.scalar(end_ms, moment)
         with self._damage_named(path):
             parquet = self._opened(path)
+            column = parquet.schema_arrow.get_field_index("time")
             for group in range(parquet.num_row_groups):
                 about = parquet.metadata.row_group(group).column(column).statistics
                 low, high = pa.scalar(about.min, moment).value, pa.scalar(about.max, moment).value
@@ -351,9 +352,9 @@ class _RowGroups:
 
     def _overlapping(self, file: ArchivedFile, first: int, last: int) -> list[int]:
         parquet = self._opened(file.path)
-        if parquet.schema_arrow != SCHEMA:
+        if parquet.schema_arrow != schema_of(parquet.schema_arrow.names):
             raise ArchiveDamaged(f"{self._catalogue.files.full(file.path)} has other columns than the archive's")
-        column = SCHEMA.get_field_index("offset")
+        column = parquet.schema_arrow.get_field_index("offset")
         groups = []
         for group in range(parquet.num_row_groups):
             about = parquet.metadata.row_group(group).column(column).statistics
@@ -382,7 +383,8 @@ class _RowGroups:
         # The columns of a tick alone take a sixth to a tenth of the time: those of its record are texts.
         key = (path, group, columns)
         if (found := self._held.get(key)) is None:
-            found = self._held[key] = self._opened(path).read_row_group(group, columns=list(columns))
+            rows = self._opened(path).read_row_group(group, columns=list(columns))
+            found = self._held[key] = completed(rows, columns)
             self._ticks += len(found)
             while len(self._held) > 1 and (self._ticks > _HELD_TICKS or len(self._held) > _HELD_GROUPS):
                 _, dropped = self._held.popitem(last=False)

@@ -16,7 +16,7 @@ from marketdata.resends import Passes, repeats
 from marketdata.runs import Chunk
 from marketdata.tick import period_of
 from marketdata.timeframes import M1
-from runtime.archive.columns import TICK_COLUMNS, WITH_SERIES, frames_in
+from runtime.archive.columns import WITH_SERIES, frames_in
 from runtime.archive.forward import TOLD_APART_BY, not_forward
 from runtime.archive.manifest import ArchivedFile, Series
 
@@ -132,7 +132,7 @@ def _differ_at_once(rows: pa.Table, first_rows: pa.Array, frames: pa.Array) -> p
     """Whether the first tick of each frame differs from the only one of the frame before, and so repeats nothing."""
     own, before = first_rows.take(frames), first_rows.take(pc.subtract(frames, 1))
     differ = pa.repeat(pa.scalar(False), len(frames))
-    for name in TICK_COLUMNS[:-1]:
+    for name in ("time", *TOLD_APART_BY):
         differ = pc.or_(differ, pc.not_equal(rows[name].take(own), rows[name].take(before)))
     return pc.and_(differ, pc.equal(pc.subtract(own, before), 1)).combine_chunks()
 

@@ -17,13 +17,14 @@ import httpx
 import pytest
 import yaml
 
+from runtime.services import DECLARED
 from tests.certificates import Authority
 from tests.compose.deployment import ROOT, ComposeError, Deployment, docker, new_folder
 from tests.days import EURUSD_COUNT, eurusd_bars, eurusd_ticks
 from tests.ports import free_port
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
-SERVICES = ("producer", "stream", "sink", "dashboard", "archive")
+SERVICES = tuple(service.name for service in DECLARED)
 
 #: Ticks of one request.
 BATCH = 500

@@ -16,16 +16,14 @@ from runtime.kafka_errors import kafka_errors
 from runtime.kafka_protocol import AclEntry, AclsRequest, ScramCredentialsRequest
 from runtime.rights import Kind, Operation, Service, rights_of
 from runtime.security_settings import scram_login
+from runtime.services import DECLARED
 from runtime.settings import Settings, load_settings
 from runtime.topics import topics
 from sink.progress import SINK_GROUP_PREFIX
 from tickpipe.embedded.state import KAFKA_ADMINISTRATOR
 
 #: The users of our own services, by the names that the stack gives these.
-SERVICE_USERS: Final = {
-    "producer": Service.PRODUCER, "stream": Service.STREAM, "sink": Service.SINK, "dashboard": Service.DASHBOARD,
-    "archive": Service.ARCHIVE,
-}  # fmt: skip
+SERVICE_USERS: Final = {service.name: Service(service.title) for service in DECLARED}
 
 _BROKER: Final = "broker"
 

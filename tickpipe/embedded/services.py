@@ -14,27 +14,21 @@ from runtime.addresses import reachable_host, url_of
 from runtime.api_keys import KEYS_FILE
 from runtime.known_log import KNOWN_LOG_FILE
 from runtime.security_settings import UNSECURED
+from runtime.services import BY_NAME, DECLARED, DeclaredService
 from runtime.settings import ANY_SOURCE, load_settings
 from tickpipe.connection import archive_of
 from tickpipe.embedded.process import ServiceSpec
 from tickpipe.embedded.state import HOST, Ports, require_free
 
 #: Everything that a stack can run, in the order in which it is shown.
-SERVICES = ("kafka", "postgres", "producer", "stream", "sink", "dashboard", "archive")
+SERVICES = ("kafka", "postgres", *(service.name for service in DECLARED))
 
 #: The usual port of the page; another is chosen for the time when it is in use.
-DASHBOARD_PORT = 18_080
+DASHBOARD_PORT = BY_NAME["dashboard"].port
 
 _PROBE_TIMEOUT_SECONDS = 2.0
 
-_MODULES = {
-    "producer": "producer",
-    "stream": "stream_app",
-    "sink": "sink",
-    "dashboard": "dashboard",
-    "archive": "archive",
-    "demo": "tickpipe.demo",
-}
+_MODULES = {service.name: service.module for service in DECLARED} | {"demo": "tickpipe.demo"}
 
 
 @dataclass(frozen=True)
@@ -43,9 +37,8 @@ class StackConfig:
 
     `producer_port` 0 takes a free one, `dashboard_port` 0 takes 18080 or, when that is in use, a free one.
     `services` chooses from `SERVICES`; `demo` adds the simulated EA. `stream_workers` are named stream, stream-2 and so
-    on. `commands` replaces the argv of a service of ours, by name (`producer`, `stream`, `sink`, `dashboard`,
-    `archive`, `demo`); the demo's is followed by `--url URL --history FILE`. With `short_lived` Kafka starts a little
-    faster and runs slower.
+    on. `commands` replaces the argv of a service of ours or of the `demo`, by name; the demo's is followed by
+    `--url URL --history FILE`. With `short_lived` Kafka starts a little faster and runs slower.
     """
 
     data_dir: Path
@@ -94,11 +87,9 @@ class Addresses:
 
     kafka_bootstrap: str
     database_url: str = field(repr=False)
-    producer_port: int
+    #: Of each service of ours, by its name; there may be several stream workers.
+    ports: Mapping[str, int]
     stream_ports: tuple[int, ...]
-    sink_port: int
-    dashboard_port: int
-    archive_port: int
     #: For the role that may only read.
     dashboard_database_url: str = field(default="", repr=False)
     #: Settings with which a service logs in to Kafka, by the kind of the service.
@@ -121,15 +112,10 @@ def claim_addresses(config: StackConfig, ports: Ports, kafka_bootstrap: str, dat
         dashboard_port = ports.choose(DASHBOARD_PORT, config.dashboard_host)
     elif "dashboard" in config.services:
         require_free(dashboard_port, config.dashboard_host, "--dashboard-port")
-    return Addresses(
-        kafka_bootstrap=kafka_bootstrap,
-        database_url=database_url,
-        producer_port=producer_port,
-        stream_ports=tuple(ports.claim(name) for name in stream_names(config)),
-        sink_port=ports.claim("sink"),
-        dashboard_port=dashboard_port,
-        archive_port=ports.claim("archive"),
-    )
+    stream_ports = tuple(ports.claim(name) for name in stream_names(config))
+    found = {"producer": producer_port, "stream": stream_ports[0], "dashboard": dashboard_port}
+    found |= {service.name: ports.claim(service.name) for service in DECLARED if service.name not in found}
+    return Addresses(kafka_bootstrap, database_url, found, stream_ports)
 
 
 def stream_names(config: StackConfig) -> list[str]:
@@ -141,7 +127,10 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
     """The chosen services of ours; they start when the servers they need were ready once."""
     env = _environment(config, addresses, api_key)
 
-    def spec(name: str, kind: str, host: str, port: int, after: tuple[str, ...]) -> ServiceSpec:
+    hosts = _hosts(config)
+
+    def spec(service: DeclaredService, name: str, port: int) -> ServiceSpec:
+        kind, host = service.name, hosts[service.name]
         return ServiceSpec(
             name=name,
             argv=config.command(kind),
@@ -149,25 +138,21 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
             | _variables(addresses.kafka_logins.get(kind, UNSECURED))
             | {f"TICKPIPE_{kind.upper()}_HOST": host, f"TICKPIPE_{kind.upper()}_PORT": str(port)}
             # Two workers with the same static member name would fence each other.
-            | ({f"TICKPIPE_{kind.upper()}_INSTANCE": name} if kind in ("stream", "sink") else {}),
+            | ({f"TICKPIPE_{kind.upper()}_INSTANCE": name} if service.has_instance else {}),
             ready=answers_ready(reachable_host(host), port),
             log=config.data_dir / "logs" / f"{name}.log",
-            after=after,
+            after=service.after,
         )
 
     specs = []
-    if "producer" in config.services:
-        specs.append(spec("producer", "producer", config.producer_host, addresses.producer_port, ("kafka",)))
-    if "stream" in config.services:
-        for name, port in zip(stream_names(config), addresses.stream_ports, strict=True):
-            specs.append(spec(name, "stream", HOST, port, ("kafka",)))
-    if "sink" in config.services:
-        specs.append(spec("sink", "sink", HOST, addresses.sink_port, ("kafka", "postgres")))
-    if "dashboard" in config.services:
-        after = ("kafka", "postgres")
-        specs.append(spec("dashboard", "dashboard", config.dashboard_host, addresses.dashboard_port, after))
-    if "archive" in config.services and archive_of(config.data_dir) != "off":
-        specs.append(spec("archive", "archive", HOST, addresses.archive_port, ("kafka",)))
+    for service in DECLARED:
+        is_off = service.name == "archive" and archive_of(config.data_dir) == "off"
+        if service.name not in config.services or is_off:
+            continue
+        workers = [(service.name, addresses.ports[service.name])]
+        if service.name == "stream":
+            workers = list(zip(stream_names(config), addresses.stream_ports, strict=True))
+        specs += [spec(service, name, port) for name, port in workers]
     if config.demo:
         specs.append(
             ServiceSpec(
@@ -175,7 +160,7 @@ def service_specs(config: StackConfig, addresses: Addresses, api_key: str) -> li
                 argv=[
                     *config.command("demo"),
                     "--url",
-                    url_of(config.producer_host, addresses.producer_port),
+                    url_of(config.producer_host, addresses.ports["producer"]),
                     "--history",
                     str(config.data_dir / "demo-history-sent"),
                 ],
@@ -230,19 +215,19 @@ def _environment(config: StackConfig, addresses: Addresses, api_key: str) -> dic
         "API_KEYS": json.dumps({ANY_SOURCE: api_key} | user_keys),
         "KEYS_FILE": str(settings.keys_file or config.data_dir / KEYS_FILE),
         "KNOWN_LOG_FILE": str(config.data_dir / KNOWN_LOG_FILE),
-        "PRODUCER_HOST": config.producer_host,
-        "PRODUCER_PORT": str(addresses.producer_port),
-        "STREAM_HOST": HOST,
-        "STREAM_PORT": str(addresses.stream_ports[0]),
-        "SINK_HOST": HOST,
-        "SINK_PORT": str(addresses.sink_port),
         "DASHBOARD_DATABASE_URL": addresses.dashboard_database_url,
-        "DASHBOARD_HOST": config.dashboard_host,
-        "DASHBOARD_PORT": str(addresses.dashboard_port),
         "ARCHIVE": archive_of(config.data_dir),
         "DATA_DIR": str(config.data_dir),
     }
+    for name, host in _hosts(config).items():
+        owned |= {f"{name.upper()}_HOST": host, f"{name.upper()}_PORT": str(addresses.ports[name])}
     return {**os.environ, "PYTHONUNBUFFERED": "1"} | _variables(UNSECURED | owned)
+
+
+def _hosts(config: StackConfig) -> dict[str, str]:
+    """What each service of ours listens on, by its name."""
+    chosen = {"producer": config.producer_host, "dashboard": config.dashboard_host}
+    return {service.name: chosen.get(service.name, HOST) for service in DECLARED}
 
 
 def _variables(settings: Mapping[str, str]) -> dict[str, str]:

@@ -251,10 +251,12 @@ def _plan(config: StackConfig, on_event: OnEvent) -> tuple[list[ServiceSpec], St
         supervisor_pid=os.getpid(),
         kafka_bootstrap=kafka_bootstrap,
         database_url=database_url,
-        producer_url=url_of(config.producer_host, addresses.producer_port) if "producer" in config.services else "",
+        producer_url=url_of(config.producer_host, addresses.ports["producer"]) if "producer" in config.services else "",
         stream_url=f"http://{HOST}:{addresses.stream_ports[0]}" if "stream" in config.services else "",
-        sink_url=f"http://{HOST}:{addresses.sink_port}" if "sink" in config.services else "",
-        dashboard_url=url_of(config.dashboard_host, addresses.dashboard_port) if "dashboard" in config.services else "",
+        sink_url=f"http://{HOST}:{addresses.ports['sink']}" if "sink" in config.services else "",
+        dashboard_url=url_of(config.dashboard_host, addresses.ports["dashboard"])
+        if "dashboard" in config.services
+        else "",
         api_key=api_key,
         started_at=datetime.now(UTC),
         control="",

@@ -244,7 +244,7 @@ class CsvTicks:
 
     def write(self, batch: "TickBatch") -> None:
         """Append ticks."""
-        self._stream.write(self._lines(batch.rows))
+        self._stream.write(self._lines(batch))
 
     def finish(self) -> None:
         """Nothing follows."""
@@ -332,7 +332,8 @@ class Mt5Ticks:
     def write(self, batch: "TickBatch") -> None:
         """Append ticks; times are UTC."""
         lines = []
-        for time_msc, *values, flags in batch.rows:
+        for time_msc, bid, ask, last, volume, flags, *_ in batch.rows:
+            values = (bid, ask, last, volume)
             moment = _EPOCH + timedelta(milliseconds=time_msc)
             cells = [moment.strftime("%Y.%m.%d"), f"{moment:%H:%M:%S}.{time_msc % 1000:03d}"]
             for index, (value, before, flag) in enumerate(zip(values, self._before, _FLAG_OF_VALUE, strict=True)):

@@ -163,7 +163,7 @@ class ProofWriter:
         if not isinstance(folded, ProvenFold):
             self.done.left_out[candle.ts] = "neither Kafka nor the archive holds all of its records"
             return
-        ticks = [ProvenTick(*row) for row in folded.rows()]
+        ticks = [ProvenTick._make(row[: len(ProvenTick._fields)]) for row in folded.rows()]
         if len(folded.modes) != 1:
             self.done.left_out[candle.ts] = "its symbol was charted by bid and by last"
             return

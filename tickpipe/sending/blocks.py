@@ -12,7 +12,7 @@ from typing import Final
 
 from marketdata.contract.tick import MAX_FLAGS
 from marketdata.errors import InvalidItem
-from marketdata.tick import DAY_MS, MAX_PRICE, MAX_TIME_MSC, Tick
+from marketdata.tick import ADDED, DAY_MS, MAX_PRICE, MAX_TIME_MSC, Tick
 from tickpipe.sending.dialects import Dialect
 from tickpipe.sending.numberforms import NumberForm
 from tickpipe.sending.textfile import BYTE_ORDER_MARK, DataFileError
@@ -148,7 +148,7 @@ class BlockReader:
             times = list(map(self._to_utc, times, symbols))
         if self._carried is not None:
             self._carried[symbols[0]] = now
-        return list(map(FileTick, times, bids, asks, lasts, volumes, flags, symbols))
+        return list(map(FileTick, times, bids, asks, lasts, volumes, flags, *map(repeat, ADDED.values()), symbols))
 
     def _complete(self, cells: list[tuple[str, ...]], count: int) -> list[list[float]]:
         """Bids, asks, last prices and volumes where an empty cell has no value."""

@@ -131,7 +131,7 @@ class TickFile(ColumnFile[FileTick]):
                 flags = 0 if last or volume else QUOTE_FLAGS
                 if flags_at is not None:
                     flags = _flags_in(cells[flags_at], flags)
-                tick = FileTick(time_msc, bid, ask, last, volume, flags, symbol)
+                tick = FileTick(time_msc, bid, ask, last, volume, flags, symbol=symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue
@@ -182,7 +182,7 @@ class TickFile(ColumnFile[FileTick]):
                     _volume(now[3])  # raises
                 _check_prices(now[0], now[1], now[2])
                 flags = changed if flags_at is None else _flags_in(cells[flags_at], changed)
-                tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol)
+                tick = FileTick(time_msc, now[0], now[1], now[2], now[3], flags, symbol=symbol)
             except InvalidItem as exc:
                 self._skip(exc)
                 continue

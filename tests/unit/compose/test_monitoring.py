@@ -47,7 +47,7 @@ _PROMQL = {
     "sum", "min", "max", "count", "by", "on", "and", "or", "unless", "absent", "rate", "increase", "changes", "deriv",
     "predict_linear", "histogram_quantile", "vector", "time", "day_of_week", "hour", "le", "stage", "source", "route",
     "status", "task", "kind", "topic", "consumergroup", "action", "verdict", "symbol", "instance", "job", "datname",
-    "mountpoint", "fits", "cause", "endpoint", "label_replace", "key",
+    "mountpoint", "fits", "cause", "endpoint", "label_replace", "key", "part_of",
 }  # fmt: skip
 
 #: Variables of the compose files that are no settings of the services.

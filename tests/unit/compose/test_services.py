@@ -1,13 +1,20 @@
 """What the services of the deployment wait for, and how much of each other they can take."""
 
+import ipaddress
 import re
+import runpy
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-FILE = Path(__file__).parents[3] / "compose" / "compose.yaml"
+from runtime.services import DECLARED
+from runtime.settings import load_settings
+
+ROOT = Path(__file__).parents[3]
+FILE = ROOT / "compose" / "compose.yaml"
 
 
 @cache
@@ -61,3 +68,39 @@ def test_each_service_has_the_password_of_its_role_alone() -> None:
         "migrate": {"DB"}, "tickpipe": {"DB"}, "sink": {"WRITER"},
         "dashboard": {"READER"}, "postgres-exporter": {"READER"}, "grafana": {"READER"},
     }  # fmt: skip
+
+
+def test_the_health_check_knows_each_service(tmp_path: Path) -> None:
+    """The image has both files in one folder, and nothing else of the project where the check looks."""
+    [copied] = re.findall(r"^COPY (.*) /usr/local/lib/tickpipe/$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for name in copied.split():
+        shutil.copy(ROOT / name, tmp_path)
+    settings = load_settings()
+
+    ports = runpy.run_path(str(tmp_path / "healthcheck.py"))["_PORTS"]
+
+    assert ports == {
+        one.module: (f"TICKPIPE_{one.name.upper()}_PORT", getattr(settings, f"{one.name}_port")) for one in DECLARED
+    }
+
+
+def test_compose_has_each_service() -> None:
+    for service in DECLARED:
+        assert services()[service.name]["command"] == [service.module]
+        host = services()[service.name]["environment"][f"TICKPIPE_{service.name.upper()}_HOST"]
+        assert ipaddress.ip_address(host).is_unspecified
+
+
+def test_prometheus_asks_each_service() -> None:
+    folder = FILE.parent / "prometheus"
+    targets: list[tuple[str, str]] = []
+    for job in yaml.safe_load((folder / "prometheus.yml").read_text())["scrape_configs"]:
+        if job.get("relabel_configs") != [{"target_label": "part_of", "replacement": "tickpipe"}]:
+            continue
+        for looked_up in job.get("dns_sd_configs", ()):
+            targets += [(job["job_name"], f"{name}:{looked_up['port']}") for name in looked_up["names"]]
+        for pattern in (name for listed in job.get("file_sd_configs", ()) for name in listed["files"]):
+            groups = [group for path in folder.glob(pattern) for group in yaml.safe_load(path.read_text())]
+            targets += [(group["labels"]["job"], target) for group in groups for target in group["targets"]]
+
+    assert sorted(targets) == sorted((service.name, f"{service.name}:{service.port}") for service in DECLARED)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from runtime.services import DECLARED
 from runtime.settings import Settings, load_settings
 from runtime.topics import topics
 from tests import tools
@@ -107,14 +108,7 @@ def test_production_has_as_many_workers_at_most_as_partitions() -> None:
 
 
 def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
-    defaults = load_settings()
-    ports = {
-        "producer": defaults.producer_port,
-        "stream": defaults.stream_port,
-        "sink": defaults.sink_port,
-        "dashboard": defaults.dashboard_port,
-        "archive": defaults.archive_port,
-    }
+    ports = {service.name: service.port for service in DECLARED}
     assert set(services()) == set(ports)
     probes = of_kind("Deployment")["any"]["spec"]["template"]["spec"]["containers"][0]
     assert probes["readinessProbe"]["httpGet"]["path"] == "/ready"
@@ -126,10 +120,18 @@ def test_probes_ask_paths_and_ports_that_the_services_serve() -> None:
 
 
 def test_services_reach_kafka_and_are_watched() -> None:
-    names = set(services())
-    [component, _] = of_kind("NetworkPolicy")["services-to-kafka"]["spec"]["podSelector"]["matchExpressions"]
-    assert set(component["values"]) == names
-    assert set(of_kind("ServiceMonitor")["tickpipe"]["spec"]["selector"]["matchExpressions"][0]["values"]) == names
+    """By labels that each of their pods and services has; the second comes from the base for all of them."""
+    is_named = {"key": "app.kubernetes.io/component", "operator": "Exists"}
+    ours = {"key": "app.kubernetes.io/part-of", "operator": "In", "values": ["tickpipe"]}
+    policy = of_kind("NetworkPolicy")["services-to-kafka"]["spec"]
+    assert policy["podSelector"]["matchExpressions"] == [is_named, ours]
+    monitor = of_kind("ServiceMonitor")["tickpipe"]["spec"]
+    assert monitor["selector"] == {"matchLabels": {ours["key"]: "tickpipe"}, "matchExpressions": [is_named]}
+    [base] = documents(K8S / "base" / "kustomization.yaml")
+    assert base["labels"] == [{"pairs": {ours["key"]: "tickpipe"}, "includeTemplates": True}]
+    for name, service in services().items():
+        labels = (service["spec"]["template"]["metadata"]["labels"], of_kind("Service")[name]["metadata"]["labels"])
+        assert [one[is_named["key"]] for one in labels] == [name, name]
 
 
 def test_one_archiver_has_the_volume() -> None:

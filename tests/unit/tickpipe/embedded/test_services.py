@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from marketdata.errors import SettingsError, StackError
+from runtime.services import DECLARED
 from runtime.settings import load_settings
 from tickpipe.embedded.process import ServiceSpec
 from tickpipe.embedded.services import Addresses, StackConfig, answers_ready, any_source_key, service_specs
@@ -15,7 +16,8 @@ _DATABASE_URL = "postgresql://postgres:pw@127.0.0.1:2/market"
 
 def _specs(config: StackConfig) -> dict[str, ServiceSpec]:
     stream_ports = tuple(range(40, 40 + config.stream_workers))
-    addresses = Addresses("127.0.0.1:1", _DATABASE_URL, 18001, stream_ports, 6, 7, 8)
+    ports = {service.name: service.port for service in DECLARED}
+    addresses = Addresses("127.0.0.1:1", _DATABASE_URL, ports, stream_ports)
     return {spec.name: spec for spec in service_specs(config, addresses, "the stack's key")}
 
 
