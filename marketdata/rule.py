@@ -7,7 +7,7 @@ hold the two together.
 from collections.abc import Sequence
 from enum import StrEnum
 from operator import attrgetter
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -63,6 +63,16 @@ class Reduced(msgspec.Struct, frozen=True, gc=False):
     #: Candles of other logs that lost because they had fewer ticks.
     cross_log: int = 0
 
+    @classmethod
+    def only(cls, candle: Candle) -> Self:
+        """Of the only candle of its key."""
+        return cls(candle, candle.offsets)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the candle has all that is wanted; otherwise it has to be folded again."""
+        return self.wanted is self.candle.offsets or self.wanted == self.candle.offsets
+
 
 def reduce_candles(candles: Sequence[Candle], own_log: str) -> Reduced:
     """Reduce candles of one key, in any order, to the one that is worth writing to the database.
@@ -70,7 +80,7 @@ def reduce_candles(candles: Sequence[Candle], own_log: str) -> Reduced:
     `own_log` is the log that this installation reads. `candles` must not be empty.
     """
     if len(candles) == 1:
-        return Reduced(candles[0], candles[0].offsets)
+        return Reduced.only(candles[0])
     logs: dict[str, list[Candle]] = {}
     for candle in candles:
         logs.setdefault(candle.log, []).append(candle)
@@ -88,7 +98,7 @@ def reduce_batch(candles: Sequence[Candle], own_log: str) -> list[Reduced]:
     """One candle for each key in `candles`; `own_log` as for `reduce_candles`."""
     if len(set(map(_key, candles))) == len(candles):
         # As a replay publishes them; nothing to group.
-        return [Reduced(candle, candle.offsets) for candle in candles]
+        return list(map(Reduced.only, candles))
     keys: dict[tuple[object, ...], list[Candle]] = {}
     for candle in candles:
         keys.setdefault(_key(candle), []).append(candle)

@@ -198,6 +198,9 @@ class Store:
         def suspects(among: Sequence[Incoming]) -> list[Incoming]:
             return [one for one in among if isinstance(one.value, Candle) and not ends.may_hold(one.value)]
 
+        # Nearly always; one by one takes three times as long.
+        if ends.may_hold_all([one.value.offsets for one in good if isinstance(one.value, Candle)]):
+            return good, []
         if not (suspected := suspects(good)):
             return good, []
         # Once for all of them: the log has grown since it was last asked.

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from marketdata.errors import ProgressLost, TickpipeError
 from marketdata.runs import Record
 from runtime import clock
-from runtime.aiokafka_internals import rejoin_group
+from runtime.aiokafka_internals import hand_out_bare_records, rejoin_group
 from runtime.health import Guard, Health, StatusServer
 from runtime.kafka import SharedAdmin, new_consumer
 from runtime.kafka_errors import KAFKA_ERRORS, kafka_errors
@@ -240,6 +240,7 @@ class Sink:
             try:
                 with self._kafka_errors():
                     await consumer.start()
+                hand_out_bare_records(consumer)
                 return consumer
             except BaseException as exc:
                 await _leave(consumer)

@@ -1,11 +1,9 @@
 """A writer for a log whose end is given, so that the rule can be tested without a broker."""
 
-from collections.abc import Sequence
-
 from prometheus_client import CollectorRegistry
 
-from marketdata.rule import Reduced
 from runtime.settings import load_settings
+from sink.history import History
 from sink.metrics import Metrics
 from sink.writer import LogEnds, Writer
 
@@ -27,7 +25,7 @@ class FixedLogEnds(LogEnds):
 class JudgingWriter(Writer):
     """The plain way: nothing goes into the table without being judged."""
 
-    def is_history(self, reduced: Sequence[Reduced]) -> bool:
+    def is_history(self, candles: History) -> bool:
         return False
 
 

@@ -45,3 +45,13 @@ async def test_forged_candles_are_sorted_out_and_the_log_is_asked_once_for_all_o
     # A log that is known to reach so far is not asked.
     await store.prepare(batch.good)
     assert ends.asked == 1
+
+
+async def test_a_look_at_all_proofs_at_once_lets_none_pass_that_one_by_one_would_not() -> None:
+    ends = FixedLogEnds(end=1_000)
+    await ends.refresh()
+    within, beyond = candle([(0, 0, 9), (1, 900, 1_002)]), candle([(0, 0, 9), (1, 5, 10**9)])
+    nowhere, other = candle([(2, 0, 9)]), candle([(0, 0, 10**9)], log="another/ticks")
+    for candles in ([within], [within, beyond], [beyond, within], [within, nowhere], [within, other], []):
+        may_hold = all(map(ends.may_hold, candles))
+        assert ends.may_hold_all([one.offsets for one in candles]) == (may_hold and other not in candles)
