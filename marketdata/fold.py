@@ -178,16 +178,10 @@ class CandleFold:
             self._coarse_frames().forward(number, list(touched), part.frames[-1])
         self.settle()
         if not is_last:
-            self._keep(part)
+            part.keep(self._held)
         # At once, while the ticks are in the processor's cache.
         if not self._settle_run(part):
             self._settle_frames([(part.frames[-1], part.ticks)])
-
-    def _keep(self, part: PeriodPart) -> None:
-        if records := part.records:
-            self._held.add_records(records, len(part))
-        else:
-            self._held.add(part.ticks)
 
     def _counted(self) -> Counter[Tick]:
         """How often each tick counts, including those held so far."""

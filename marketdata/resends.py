@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from operator import eq
+from struct import Struct
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -280,10 +281,14 @@ _encoder: Final = msgspec.msgpack.Encoder()
 _ticks: Final[msgspec.msgpack.Decoder[Ticks]] = msgspec.msgpack.Decoder(list[Tick] | Columns)
 
 
-class PackedTicks:
-    """Ticks of one period, in no order: packed, or as the records that hold them."""
+#: The fields of a tick that came alone, each as a double.
+_ROW: Final = Struct("<6d")
 
-    __slots__ = ("_length", "_loose", "_packed", "_records", "_ts", "_width_ms")
+
+class PackedTicks:
+    """Ticks of one period, in no order: packed, as rows of doubles, or as the records that hold them."""
+
+    __slots__ = ("_length", "_loose", "_packed", "_records", "_rows", "_ts", "_width_ms")
 
     def __init__(self, ts: int, width_ms: int) -> None:
         """Of the period of `width_ms` that begins at `ts`."""
@@ -295,6 +300,7 @@ class PackedTicks:
         """Let all go."""
         self._packed: list[bytes | Ticks] = []
         self._records: list[bytes] = []
+        self._rows: list[bytes] = []
         self._loose: list[Tick] = []
         self._length = 0
 
@@ -308,6 +314,9 @@ class PackedTicks:
             for tick in decode_frame(record).ticks:
                 if period_of(tick.time_msc, self._width_ms) == self._ts:
                     yield tick
+        for rows in self._rows:
+            for time_msc, bid, ask, last, volume, flags in _ROW.iter_unpack(rows):
+                yield Tick(int(time_msc), bid, ask, last, volume, int(flags))
         yield from self._loose
 
     def add(self, ticks: Ticks) -> None:
@@ -325,6 +334,14 @@ class PackedTicks:
         """Add the `count` ticks of the period that these have: columns in a record are as small as packed ones."""
         self._length += count
         self._records += records
+
+    def add_rows(self, rows: bytes, first: int, count: int) -> None:
+        """Add `count` ticks of these rows from the one of index `first` on: doubles, as small as when they are packed.
+
+        Times and flags must be exact as doubles.
+        """
+        self._length += count
+        self._rows.append(rows[first * _ROW.size : (first + count) * _ROW.size])
 
 
 def _pack(ticks: Ticks) -> bytes | Ticks:

@@ -15,7 +15,7 @@ from typing import Protocol, Self, cast, overload
 from marketdata.aggregates import extremes
 from marketdata.heads import HeadFrames
 from marketdata.parts import Outline
-from marketdata.resends import repeats
+from marketdata.resends import PackedTicks, repeats
 from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks, chained, is_deal, period_of
 from marketdata.wire import MIN_TICKS
 
@@ -213,6 +213,11 @@ class Run:
         return len(self.bid)
 
     @property
+    def ends(self) -> Sequence[Frame]:
+        """Frames of which the first and the last are those of the run."""
+        return self.frames
+
+    @property
     def earliest(self) -> int:
         """Time of the first tick (UTC epoch milliseconds)."""
         return self._since_ms[0] + self._after_ms[0][0]
@@ -321,10 +326,12 @@ class Part:
         """The first frame, whole."""
         return self.run.frames[self._first]
 
-    @property
-    def records(self) -> Sequence[bytes]:
-        """The records of all frames, where they are of columns and came from the log; otherwise none."""
-        return self.run.records[self._first : self._last]
+    def keep(self, held: PackedTicks) -> None:
+        """Keep the ticks in case they are sent again: the records, where they are of columns and came from the log."""
+        if records := self.run.records[self._first : self._last]:
+            held.add_records(records, len(self))
+        else:
+            held.add(self.ticks)
 
     @property
     def earliest(self) -> int:
