@@ -17,7 +17,7 @@ from marketdata.heads import SEAM, Head, Heads
 from marketdata.runs import Record
 from marketdata.tick import MAX_TIME_MSC
 from marketdata.wire import MIN_TICKS, decode_frame
-from stream_app.flows import Block, BlockFlow, flows_of
+from stream_app.flows import Block, BlockFlow, flows_of, received_in
 from stream_app.outlines import BlockTicks, FrameArrays, Places
 from stream_app.rows import NOT_PLAIN, VOLUME, Rows, rows_of
 
@@ -29,7 +29,7 @@ _COLUMNS: Final = ["time_msc", "after_ms", "bid", "ask", "flags"]
 _FEW: Final = b'{"v":1,'
 
 #: Records that are folded together when they are of many symbols: more take longer than other work may wait.
-_MAX_TOGETHER: Final = 100_000
+_MAX_TOGETHER: Final = 160_000
 
 #: Single ticks of one symbol that are well worth being sorted out.
 _WELL_WORTH: Final = 2 * MIN_TICKS
@@ -76,8 +76,7 @@ class Blocks:
         ticks = BlockTicks.of(arrays) if arrays else None
         if ticks is None:
             return [], left + taken
-        received = [one.received for of_symbol in arrays for one in of_symbol]
-        flows, no_runs = flows_of(Block(taken, ticks, width_ms, received), heads)
+        flows, no_runs = flows_of(Block(taken, range(len(taken)), ticks, width_ms), heads)
         return flows, left + no_runs
 
     def _of_rows(self, records: Sequence[Record], width_ms: int) -> Found:
@@ -102,10 +101,11 @@ class Blocks:
         own = symbols[order]
         firsts = np.concatenate(([0], np.flatnonzero(own[1:] != own[:-1]) + 1))
         block = Block(
-            [records[at] for at in order.tolist()],
+            records,
+            order.tolist(),
             BlockTicks.of_rows(values, rows.counts[order], [*firsts.tolist(), len(order)]),
             width_ms,
-            rows=values.tobytes(),
+            values.tobytes(),
         )
         flows, no_runs = flows_of(block, [head for at in own[firsts].tolist() if (head := of_each[at]) is not None])
         return flows, left + no_runs
@@ -145,20 +145,20 @@ class Blocks:
             and type(frame["request"]) is str
             and type(received) is type(time_msc) is int
             and 0 <= received <= MAX_TIME_MSC
+            and received_in(value) == received
             and 0 <= time_msc <= MAX_TIME_MSC
         ):
             raise ValueError("not as the producer writes it")
-        return FrameArrays(received, time_msc, after_ms, bid, ask)
+        return FrameArrays(time_msc, after_ms, bid, ask)
 
 
 def _arrays_of_few(value: bytes) -> FrameArrays:
     """The same of a frame that is not written as columns."""
     frame = decode_frame(value)
     ticks = frame.ticks
-    if frame.coarse or any(tick.volume for tick in ticks):
+    if frame.coarse or any(tick.volume for tick in ticks) or received_in(value) != frame.received:
         raise ValueError("not plain")
     return FrameArrays(
-        frame.received,
         0,
         np.array([tick.time_msc for tick in ticks]),
         np.array([tick.bid for tick in ticks]),

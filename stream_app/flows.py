@@ -21,6 +21,13 @@ from stream_app.outlines import BlockTicks, Span
 _RECEIVED: Final = b'"received":'
 
 
+def received_in(value: bytes) -> int:
+    """When the producer took the request of a frame (UTC epoch milliseconds), as its record is written."""
+    # Nothing else in it is written so but this field.
+    begin = value.find(_RECEIVED) + len(_RECEIVED)
+    return int(value[begin : value.find(b",", begin)])
+
+
 class RecordFrames(FlowFrames):
     """Frames by the records that hold them; each is decoded when it is asked for."""
 
@@ -28,7 +35,8 @@ class RecordFrames(FlowFrames):
 
     def __init__(self, records: Sequence[bytes]) -> None:
         self._records = records
-        self._made: dict[int, Frame] = {}
+        # Hardly any is asked for.
+        self._made: dict[int, Frame] | None = None
 
     def received(self, index: int) -> int:
         """When the producer took the request of a frame (UTC epoch milliseconds)."""
@@ -45,6 +53,8 @@ class RecordFrames(FlowFrames):
         if isinstance(index, slice):
             return RecordFrames(self._records[index])
         at = index if index >= 0 else index + len(self._records)
+        if self._made is None:
+            self._made = {}
         if (frame := self._made.get(at)) is None:
             record = self._records[at]
             frame = self._made[at] = decode_frame(record)
@@ -59,37 +69,41 @@ class Block:
     def __init__(
         self,
         records: Sequence[Record],
+        order: Sequence[int],
         ticks: BlockTicks,
         width_ms: int,
-        received: Sequence[int] | None = None,
         rows: bytes | None = None,
     ) -> None:
-        """`received` as of `received`, where it was read, and `rows` the ticks as `PackedTicks` takes them.
+        """`order` are the indices of the records, `rows` the ticks as `PackedTicks` takes them.
 
         Without rows the records hold columns, and are kept themselves.
         """
-        self.records = records
+        self._records = records
+        self._order = order
         self.ticks = ticks
         self.width_ms = width_ms
         self.rows = rows
-        self.offsets = [record.offset for record in records]
-        self._received = received
+        self.offsets = [records[at].offset for at in order]
+        self._received = (-1, 0)
+
+    def record(self, frame: int) -> Record:
+        """The record of a frame."""
+        return self._records[self._order[frame]]
+
+    def records(self, first: int, last: int) -> list[Record]:
+        """The same of the frames from `first` to before `last`."""
+        return [self._records[at] for at in self._order[first:last]]
+
+    def values(self, first: int, last: int) -> list[bytes]:
+        """The values of these records."""
+        return [self._records[at].value or b"" for at in self._order[first:last]]
 
     def received(self, frame: int) -> int:
         """When the producer took the request of a frame (UTC epoch milliseconds)."""
-        if self._received is not None:
-            return self._received[frame]
-        # Nothing in the record of a frame is written so but this field.
-        _, _, value = self.value(frame).partition(_RECEIVED)
-        return int(value[: value.find(b",")])
-
-    def value(self, frame: int) -> bytes:
-        """The value of the record of a frame."""
-        return self.records[frame].value or b""
-
-    def values(self, first: int, last: int) -> list[bytes]:
-        """The same of the frames from `first` to before `last`."""
-        return [record.value or b"" for record in self.records[first:last]]
+        # The same one is asked for by the fold, and for the origin of what it folds.
+        if frame != self._received[0]:
+            self._received = frame, received_in(self.record(frame).value or b"")
+        return self._received[1]
 
 
 class BlockPart:
@@ -158,15 +172,12 @@ class BlockPart:
 class BlockFlow(Flow):
     """The records of one symbol in a block, which are a run."""
 
-    def __init__(self, head: Head, block: Block, frames: tuple[int, int]) -> None:
-        """`frames` are the first one and the one after the last."""
+    def __init__(self, head: Head, block: Block, frames: tuple[int, int], span: tuple[int, int, int]) -> None:
+        """`frames` are the first one and the one after the last, `span` is one of `BlockTicks.spans`."""
         self.key = head.key
         self._block = block
         self._first, self._last = frames
-        times, starts = block.ticks.time_msc, block.ticks.starts
-        begin, end = int(starts[self._first]), int(starts[self._last])
-        self._size = end - begin
-        self.earliest, self.latest = int(times[begin]), int(times[end - 1])
+        self._size, self.earliest, self.latest = span
         self._parts: list[BlockPart] = []
 
     def run(self) -> "BlockFlow":
@@ -180,7 +191,8 @@ class BlockFlow(Flow):
     def ends(self) -> RecordFrames:
         """The first and the last frame."""
         # Not through the block, which would stay in memory with the last of them.
-        return RecordFrames([self._block.value(self._first), self._block.value(self._last - 1)])
+        block = self._block
+        return RecordFrames([block.record(at).value or b"" for at in (self._first, self._last - 1)])
 
     def add(self, part: BlockPart) -> None:
         """Add the next part."""
@@ -198,15 +210,18 @@ class BlockFlow(Flow):
     def origin(self, offset: int) -> tuple[int, Record]:
         """When the frame at this offset was received (UTC epoch milliseconds), and its record."""
         at = bisect_left(self._block.offsets, offset, self._first, self._last)
-        return self._block.received(at), self._block.records[at]
+        return self._block.received(at), self._block.record(at)
 
 
 def flows_of(block: Block, heads: Sequence[Head]) -> tuple[list[BlockFlow], list[Record]]:
     """The flows of the symbols that `heads` are those of, and the records of those that are no runs."""
-    ticks, records = block.ticks, block.records
+    ticks = block.ticks
     frames = ticks.frames
     refused = _not_runs(block)
-    flows = [BlockFlow(head, block, span) for head, span in zip(heads, pairwise(frames), strict=True)]
+    flows = [
+        BlockFlow(head, block, of_symbol, span)
+        for head, of_symbol, span in zip(heads, pairwise(frames), ticks.spans(), strict=True)
+    ]
     symbol, after = -1, 0
     for span, outline in ticks.parts(block.width_ms):
         if span[0] >= after:
@@ -215,7 +230,7 @@ def flows_of(block: Block, heads: Sequence[Head]) -> tuple[list[BlockFlow], list
         flows[symbol].add(BlockPart(block, heads[symbol].frame, span, outline))
     if not refused:
         return flows, []
-    left = [record for at in refused for record in records[frames[at] : frames[at + 1]]]
+    left = [record for at in refused for record in block.records(frames[at], frames[at + 1])]
     return [flow for at, flow in enumerate(flows) if at not in refused], left
 
 

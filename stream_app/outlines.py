@@ -21,7 +21,6 @@ Span = tuple[int, int, int, int, int]
 class FrameArrays(NamedTuple):
     """The ticks of one frame; times count from `time_msc`."""
 
-    received: int
     time_msc: int
     after_ms: Times
     bid: Prices
@@ -61,6 +60,12 @@ class BlockTicks(NamedTuple):
         starts = np.concatenate(([0], np.cumsum(counts)))
         bid, ask = np.ascontiguousarray(values[:, 1]), np.ascontiguousarray(values[:, 2])
         return cls(values[:, 0].astype(np.int64), bid, ask, starts, frames)
+
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """Of each symbol the number of its ticks, and the times of the first and the last one."""
+        firsts = self.starts[self.frames]
+        times = self.time_msc[firsts[:-1]], self.time_msc[firsts[1:] - 1]
+        return zip(*(column.tolist() for column in (np.diff(firsts), *times)), strict=True)
 
     def out_of_order(self) -> set[int]:
         """Which symbols have ticks that go back in time."""
