@@ -31,12 +31,14 @@ FLOW_RECORDS: Final = 500
 _offset = attrgetter("offset")
 
 
-def is_backlog(records: Sequence[Record]) -> bool:
-    """Whether these are so many records of single ticks that it pays to sort them."""
+def single_ticks(records: Sequence[Record]) -> list[bytes] | None:
+    """The values of the records where these are so many single ticks that it pays to sort them."""
     if len(records) < MIN_RECORDS:
-        return False
-    sizes = [len(record.value) for record in records if record.value is not None]
-    return len(sizes) == len(records) and sum(sizes) <= _SINGLE_BYTES * len(records)
+        return None
+    values = [record.value for record in records if record.value is not None]
+    if len(values) < len(records) or sum(map(len, values)) > _SINGLE_BYTES * len(records):
+        return None
+    return values
 
 
 class Flow:
@@ -80,9 +82,10 @@ class Sorter:
 
     def sort(self, records: Sequence[Record]) -> list[tuple[Head, list[Record]]] | None:
         """The records of each symbol, in their order; None when the poll is better folded in the order of the log."""
-        if not is_backlog(records):
+        values = single_ticks(records)
+        if values is None:
             return None
-        by_beginning = _by_beginning(records, [record.value for record in records if record.value is not None])
+        by_beginning = _by_beginning(records, values)
         if len(by_beginning) * MIN_TICKS > len(records):
             return None
         return self._with_heads(by_beginning)

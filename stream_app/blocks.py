@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from simdjson import Parser
 
-from marketdata.backlog import Sorted, Sorter, is_backlog
+from marketdata.backlog import Sorted, Sorter, single_ticks
 from marketdata.errors import InvalidFrame
 from marketdata.heads import SEAM, Head, Heads
 from marketdata.runs import Record
@@ -54,8 +54,9 @@ class Blocks:
 
     def take(self, records: Sequence[Record], width_ms: int) -> Found | None:
         """What is plain of a poll; None when the poll is better folded in the order of the log."""
-        if is_backlog(records):
-            return self._of_rows(records, width_ms)
+        values = single_ticks(records)
+        if values is not None:
+            return self._of_rows(records, values, width_ms)
         self._symbols = 0
         large = self._sorter.sort_large(records)
         return None if large is None else self._of_columns(large, width_ms)
@@ -79,14 +80,14 @@ class Blocks:
         flows, no_runs = flows_of(Block(taken, range(len(taken)), ticks, width_ms), heads)
         return flows, left + no_runs
 
-    def _of_rows(self, records: Sequence[Record], width_ms: int) -> Found:
+    def _of_rows(self, records: Sequence[Record], values: Sequence[bytes], width_ms: int) -> Found:
         heads = self._sorter.heads
-        rows = rows_of(self._parser, [record.value or b"" for record in records])
-        numbers: dict[bytes | None, int] = {}
-        symbols = np.array([numbers.setdefault(begins, len(numbers)) for begins in rows.beginnings])
-        self._symbols = len(numbers)
-        of_each = [None if begins is None else heads.of(begins) for begins in numbers]
-        is_plain = np.array(_plain(of_each, _others(rows, records, heads)))
+        rows = rows_of(self._parser, values)
+        symbols = rows.which
+        self._symbols = len(rows.beginnings)
+        of_each = [heads.of(begins) for begins in rows.beginnings]
+        # At last that of records that are not plain.
+        is_plain = np.array([*_plain(of_each, _others(rows, values, heads)), False])
         # Sums of volumes are exact whole numbers, which no array adds up.
         traded = np.flatnonzero(rows.values[:, VOLUME])
         is_plain[symbols[np.searchsorted(np.cumsum(rows.counts), traded, "right")]] = False
@@ -97,15 +98,15 @@ class Blocks:
         if not len(which):
             return [], left
         order = which[np.argsort(symbols[which], kind="stable")]
-        values = rows.values[_ticks_in(order, rows.counts)]
+        ticks = rows.values[_ticks_in(order, rows.counts)]
         own = symbols[order]
         firsts = np.concatenate(([0], np.flatnonzero(own[1:] != own[:-1]) + 1))
         block = Block(
             records,
             order.tolist(),
-            BlockTicks.of_rows(values, rows.counts[order], [*firsts.tolist(), len(order)]),
+            BlockTicks.of_rows(ticks, rows.counts[order], [*firsts.tolist(), len(order)]),
             width_ms,
-            values.tobytes(),
+            ticks.tobytes(),
         )
         flows, no_runs = flows_of(block, [head for at in own[firsts].tolist() if (head := of_each[at]) is not None])
         return flows, left + no_runs
@@ -166,13 +167,13 @@ def _arrays_of_few(value: bytes) -> FrameArrays:
     )
 
 
-def _others(rows: Rows, records: Sequence[Record], heads: Heads) -> set[tuple[str, str]]:
+def _others(rows: Rows, values: Sequence[bytes], heads: Heads) -> set[tuple[str, str]]:
     """Of which symbols there are records whose ticks were not read."""
     found: set[tuple[str, str]] = set()
     if rows.counts.all():
         return found
     for at in np.flatnonzero(rows.counts == 0).tolist():
-        value = records[at].value or b""
+        value = values[at]
         head = heads.of(value[: value.find(SEAM)])
         if head is not None:
             found.add(head.key)

@@ -6,7 +6,6 @@ records at once. A record is read when these are the ones that the producer writ
 """
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -54,10 +53,12 @@ _HIGH, _DIGITS, _SIX = (np.uint64(byte * 0x0101010101010101) for byte in (0xF0, 
 class Rows(NamedTuple):
     """Ticks of records."""
 
-    #: What each record begins with, up to the name of its request; None for one that is not plain.
-    beginnings: list[bytes | None]
+    #: What the records begin with, up to the names of their requests.
+    beginnings: list[bytes]
+    #: Which of these each record has; -1 for one that is not plain.
+    which: Places
     #: Number of ticks of each record, 0 for one that is not plain.
-    counts: NDArray[np.int64]
+    counts: Places
     #: The fields of each tick.
     values: NDArray[np.float64]
 
@@ -102,31 +103,34 @@ def _is_digit(values: _Bytes) -> _Bools:
 
 def rows_of(parser: Parser, values: Sequence[bytes]) -> Rows:
     """The ticks of all records that are plain."""
-    pieces = [
-        _rows_of_piece(parser, values[begin : begin + _PIECE_RECORDS])
+    numbers: dict[bytes, int] = {}
+    which = np.full(len(values), -1)
+    counts = np.zeros(len(values), np.int64)
+    found = [
+        _fill(parser, values[begin : begin + _PIECE_RECORDS], numbers, which[begin:], counts[begin:])
         for begin in range(0, len(values), _PIECE_RECORDS)
     ]
-    beginnings, counts, rows = zip(*pieces, strict=True)
-    return Rows(list(chain.from_iterable(beginnings)), np.concatenate(counts), np.concatenate(rows))
+    return Rows(list(numbers), which, counts, np.concatenate(found))
 
 
-def _rows_of_piece(parser: Parser, values: Sequence[bytes]) -> Rows:
+def _fill(
+    parser: Parser, values: Sequence[bytes], numbers: dict[bytes, int], which: Places, counts: Places
+) -> NDArray[np.float64]:
+    """The ticks of these records; sets their `which`, a number of `numbers`, and `counts`."""
     text = _Text(b"".join(values))
     ends = np.cumsum(np.fromiter(map(len, values), np.int64, len(values)))
     starts = np.concatenate(([0], ends[:-1]))
-    which, seams, begins = _places(text, starts, ends)
-    counts = np.zeros(len(values), np.int64)
-    rows = np.empty((0, FIELDS))
-    if len(which):
-        spans = zip(begins.tolist(), (ends[which] - (len(_END) - 1)).tolist(), strict=True)
-        try:
-            rows, counts[which] = _numbers(parser, [text.text[begin:end] for begin, end in spans])
-        except NOT_PLAIN:
-            which = which[:0]
-    beginnings: list[bytes | None] = [None] * len(values)
-    for at, start, seam in zip(which.tolist(), starts[which].tolist(), seams.tolist(), strict=True):
-        beginnings[at] = text.text[start:seam]
-    return Rows(beginnings, counts, rows)
+    plain, seams, begins = _places(text, starts, ends)
+    if not len(plain):
+        return np.empty((0, FIELDS))
+    try:
+        rows, counts[plain] = _numbers(parser, text.text, begins, ends[plain] - (len(_END) - 1))
+    except NOT_PLAIN:
+        return np.empty((0, FIELDS))
+    whole, number = text.text, numbers.setdefault
+    spans = zip(starts[plain].tolist(), seams.tolist(), strict=True)
+    which[plain] = [number(whole[begin:end], len(numbers)) for begin, end in spans]
+    return rows
 
 
 def _places(text: _Text, starts: Places, ends: Places) -> tuple[Places, Places, Places]:
@@ -154,17 +158,18 @@ def _places(text: _Text, starts: Places, ends: Places) -> tuple[Places, Places, 
     return which, seams, closes + _ROWS_AT
 
 
-def _numbers(parser: Parser, rows: Sequence[bytes]) -> tuple[NDArray[np.float64], Places]:
-    """The numbers of each tick, and how many ticks each record has.
+def _numbers(parser: Parser, whole: bytes, firsts: Places, lasts: Places) -> tuple[NDArray[np.float64], Places]:
+    """The numbers of each tick, and how many ticks each record has, from where its rows begin to where they end.
 
     Raises one of `NOT_PLAIN` where any record is another one.
     """
-    text = _Text(b"[" + b",".join(rows) + b"]")
+    spans = zip(firsts.tolist(), lasts.tolist(), strict=True)
+    text = _Text(b"[" + b",".join([whole[begin:end] for begin, end in spans]) + b"]")
     array: Any = parser.parse(text.text)
     values = np.frombuffer(array.as_buffer(of_type="d"))
     commas = np.flatnonzero(text.bytes == ord(","))
     # Behind each record.
-    seams = np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)) + 1)
+    seams = np.cumsum(lasts - firsts + 1)
     count = len(values) // FIELDS
     # Behind each tick.
     ends = np.append(commas[FIELDS - 1 :: FIELDS], len(text.text) - 1)
