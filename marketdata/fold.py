@@ -21,8 +21,9 @@ from operator import attrgetter
 from marketdata.aggregates import bounds, volume_of, volume_units
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
+from marketdata.packed import PackedTicks
 from marketdata.parts import PeriodPart
-from marketdata.resends import CoarseFrames, PackedTicks, Passes, Piece
+from marketdata.resends import CoarseFrames, Passes, Piece
 from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from marketdata.resends import PackedTicks
+from marketdata.packed import PackedTicks
 from marketdata.tick import Frame, Ticks
 
 

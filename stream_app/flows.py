@@ -11,8 +11,9 @@ from typing import Final, overload
 
 from marketdata.backlog import Flow
 from marketdata.heads import Head
+from marketdata.packed import PackedTicks
 from marketdata.parts import FlowFrames, Outline
-from marketdata.resends import PackedTicks, repeats
+from marketdata.resends import repeats
 from marketdata.runs import Record
 from marketdata.tick import Frame, RecordColumns, Ticks, joined, period_of
 from marketdata.wire import decode_frame

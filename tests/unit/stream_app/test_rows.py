@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketdata.errors import InvalidFrame
-from marketdata.resends import PackedTicks
+from marketdata.packed import PackedTicks
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_frame, encode
 from stream_app.blocks import Blocks
