@@ -43,7 +43,8 @@ class Blocks:
 
     def __init__(self) -> None:
         self._parser = Parser()
-        self._sorter = Sorter()
+        #: For what is not taken as well.
+        self.sorter = Sorter()
         # Symbols in the newest large poll of single ticks.
         self._symbols = 0
 
@@ -57,9 +58,11 @@ class Blocks:
         values = single_ticks(records)
         if values is not None:
             return self._of_rows(records, values, width_ms)
+        large = self.sorter.sort_large(records)
+        if large is None:
+            return None
         self._symbols = 0
-        large = self._sorter.sort_large(records)
-        return None if large is None else self._of_columns(large, width_ms)
+        return self._of_columns(large, width_ms)
 
     def _of_columns(self, large: Sorted, width_ms: int) -> Found:
         heads: list[Head] = []
@@ -81,13 +84,14 @@ class Blocks:
         return flows, left + no_runs
 
     def _of_rows(self, records: Sequence[Record], values: Sequence[bytes], width_ms: int) -> Found:
-        heads = self._sorter.heads
+        heads = self.sorter.heads
         rows = rows_of(self._parser, values)
         symbols = rows.which
-        self._symbols = len(rows.beginnings)
         of_each = [heads.of(begins) for begins in rows.beginnings]
+        others = _others(rows, values, heads)
+        self._symbols = len({head.key for head in of_each if head is not None} | others)
         # At last that of records that are not plain.
-        is_plain = np.array([*_plain(of_each, _others(rows, values, heads)), False])
+        is_plain = np.array([*_plain(of_each, others), False])
         # Sums of volumes are exact whole numbers, which no array adds up.
         traded = np.flatnonzero(rows.values[:, VOLUME])
         is_plain[symbols[np.searchsorted(np.cumsum(rows.counts), traded, "right")]] = False

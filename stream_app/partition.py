@@ -6,7 +6,7 @@ from operator import attrgetter
 
 import structlog
 
-from marketdata.backlog import Flow, Sorter, parts_of
+from marketdata.backlog import Flow, parts_of
 from marketdata.errors import InvalidFrame
 from marketdata.heads import Head
 from marketdata.pieces import in_pieces
@@ -34,7 +34,6 @@ class Decoding:
     metrics: Metrics
     #: Whether candles name the requests of all their ticks, for spans.
     links: bool
-    sorter: Sorter = field(default_factory=Sorter)
     blocks: Blocks = field(default_factory=Blocks)
 
 
@@ -105,7 +104,7 @@ class Partition:
             if flows:
                 _observe(decoding, flows[0].origin(flows[0].first_offset)[0], clock.now_ms(), live_since_ms)
             records = sorted(left, key=attrgetter("offset"))
-        by_symbol = decoding.sorter.sort(records)
+        by_symbol = decoding.blocks.sorter.sort(records)
         if by_symbol is not None:
             for head, of_symbol in by_symbol:
                 for part in parts_of(of_symbol):

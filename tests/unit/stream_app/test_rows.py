@@ -197,3 +197,16 @@ def test_rows_that_are_held_are_the_ticks_that_came() -> None:
         part.keep(held)
     assert list(held) == ticks
     assert len(held) == 5
+
+
+@pytest.mark.parametrize("request_", ["r", "é"])
+def test_symbols_are_counted_whether_their_records_are_taken_or_not(request_: str) -> None:
+    """A backlog of many symbols waits for some ticks of each."""
+    blocks = Blocks()
+    frames = [msgspec.structs.replace(PLAIN, symbol=symbol, request=request_) for symbol in "ABCD"]
+    with patch("marketdata.backlog.MIN_RECORDS", 1):
+        blocks.take(list(map(record_of, map(encode, frames))), 60_000)
+        assert blocks.wants_more(63)
+        assert not blocks.wants_more(64)
+        blocks.take([record_of(encode(msgspec.structs.replace(PLAIN, request=request_)))], 60_000)
+        assert not blocks.wants_more(63)
