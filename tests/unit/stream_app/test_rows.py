@@ -210,3 +210,14 @@ def test_symbols_are_counted_whether_their_records_are_taken_or_not(request_: st
         assert not blocks.wants_more(64)
         blocks.take([record_of(encode(msgspec.structs.replace(PLAIN, request=request_)))], 60_000)
         assert not blocks.wants_more(63)
+
+
+def test_a_poll_with_a_tick_of_each_symbol_is_left_in_the_order_of_the_log() -> None:
+    blocks = Blocks()
+    values = [encode(msgspec.structs.replace(PLAIN, symbol=f"S{number}")) for number in range(4)]
+    with patch("marketdata.backlog.MIN_RECORDS", 1):
+        blocks.take(list(map(record_of, values)), 60_000)
+        assert blocks.take(list(map(record_of, values)), 60_000) is None
+        assert blocks.wants_more(63)
+        # As soon as they are of fewer symbols they are taken again.
+        assert blocks.take(list(map(record_of, values[:2] * 2)), 60_000) is not None
