@@ -17,7 +17,7 @@ from marketdata.heads import SEAM, Head, Heads
 from marketdata.runs import Record
 from marketdata.tick import MAX_TIME_MSC
 from marketdata.wire import MIN_TICKS, decode_frame
-from stream_app.flows import Block, BlockFlow, flows_of, received_in
+from stream_app.flows import Block, BlockFlow, flows_of
 from stream_app.outlines import BlockTicks, FrameArrays, Places
 from stream_app.rows import NOT_PLAIN, VOLUME, Rows, rows_of
 
@@ -90,7 +90,8 @@ class Blocks:
         ticks = BlockTicks.of(arrays) if arrays else None
         if ticks is None:
             return [], left + taken
-        flows, no_runs = flows_of(Block(taken, range(len(taken)), ticks, width_ms), heads)
+        received = [one.received for of_symbol in arrays for one in of_symbol]
+        flows, no_runs = flows_of(Block(taken, range(len(taken)), ticks, width_ms, received=received), heads)
         return flows, left + no_runs
 
     def _of_rows(self, records: Sequence[Record], values: Sequence[bytes], width_ms: int) -> Found:
@@ -120,7 +121,7 @@ class Blocks:
             order.tolist(),
             BlockTicks.of_rows(ticks, rows.counts[order], [*firsts.tolist(), len(order)]),
             width_ms,
-            ticks.tobytes(),
+            rows=ticks.tobytes(),
         )
         flows, no_runs = flows_of(block, [head for at in own[firsts].tolist() if (head := of_each[at]) is not None])
         return flows, left + no_runs
@@ -160,20 +161,20 @@ class Blocks:
             and type(frame["request"]) is str
             and type(received) is type(time_msc) is int
             and 0 <= received <= MAX_TIME_MSC
-            and received_in(value) == received
             and 0 <= time_msc <= MAX_TIME_MSC
         ):
             raise ValueError("not as the producer writes it")
-        return FrameArrays(time_msc, after_ms, bid, ask)
+        return FrameArrays(received, time_msc, after_ms, bid, ask)
 
 
 def _arrays_of_few(value: bytes) -> FrameArrays:
     """The same of a frame that is not written as columns."""
     frame = decode_frame(value)
     ticks = frame.ticks
-    if frame.coarse or any(tick.volume for tick in ticks) or received_in(value) != frame.received:
+    if frame.coarse or any(tick.volume for tick in ticks):
         raise ValueError("not plain")
     return FrameArrays(
+        frame.received,
         0,
         np.array([tick.time_msc for tick in ticks]),
         np.array([tick.bid for tick in ticks]),

@@ -23,7 +23,7 @@ _RECEIVED: Final = b'"received":'
 
 
 def received_in(value: bytes) -> int:
-    """When the producer took the request of a frame (UTC epoch milliseconds), as its record is written."""
+    """When the producer took the request of a frame (UTC epoch milliseconds), where its ticks were read as rows."""
     # Nothing else in it is written so but this field.
     begin = value.find(_RECEIVED) + len(_RECEIVED)
     return int(value[begin : value.find(b",", begin)])
@@ -73,11 +73,13 @@ class Block:
         order: Sequence[int],
         ticks: BlockTicks,
         width_ms: int,
+        *,
+        received: Sequence[int] | None = None,
         rows: bytes | None = None,
     ) -> None:
-        """`order` are the indices of the records, `rows` the ticks as `PackedTicks` takes them.
+        """`order` are the indices of the records; `received` are known of columns, `rows` are there of others.
 
-        Without rows the records hold columns, and are kept themselves.
+        Rows are the ticks as `PackedTicks` takes them; without them the records are kept.
         """
         self._records = records
         self._order = order
@@ -85,7 +87,9 @@ class Block:
         self.width_ms = width_ms
         self.rows = rows
         self.offsets = [records[at].offset for at in order]
-        self._received = (-1, 0)
+        self._received = received
+        # Frame, and when it was received.
+        self._newest = (-1, 0)
 
     def record(self, frame: int) -> Record:
         """The record of a frame."""
@@ -101,10 +105,12 @@ class Block:
 
     def received(self, frame: int) -> int:
         """When the producer took the request of a frame (UTC epoch milliseconds)."""
+        if self._received is not None:
+            return self._received[frame]
         # The same one is asked for by the fold, and for the origin of what it folds.
-        if frame != self._received[0]:
-            self._received = frame, received_in(self.record(frame).value or b"")
-        return self._received[1]
+        if frame != self._newest[0]:
+            self._newest = frame, received_in(self.record(frame).value or b"")
+        return self._newest[1]
 
 
 class BlockPart:

@@ -21,6 +21,7 @@ Span = tuple[int, int, int, int, int]
 class FrameArrays(NamedTuple):
     """The ticks of one frame; times count from `time_msc`."""
 
+    received: int
     time_msc: int
     after_ms: Times
     bid: Prices
