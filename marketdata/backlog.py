@@ -4,12 +4,13 @@ Decoded as a whole, a poll of thousands of records leaves the processor's cache 
 records of one symbol are decoded and folded right away, whatever the number of symbols.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from marketdata.heads import SEAM, Head
+from marketdata.heads import SEAM, Head, Heads
 from marketdata.parts import FlowFrames, ForwardRun
 from marketdata.pieces import in_pieces
 from marketdata.runs import Chunk, Flows, Record, Run, flows
@@ -27,16 +28,17 @@ _MIN_LARGE_BYTES: Final = 32 * 1024
 #: Records of one symbol that are decoded and folded at once.
 FLOW_RECORDS: Final = 500
 
-#: Records that are folded together when they are of many symbols: more take longer than other work may wait.
-_MAX_TOGETHER: Final = 100_000
-
-#: Single ticks of one symbol that are well worth being sorted out.
-_WELL_WORTH: Final = 2 * MIN_TICKS
-
-#: Beginnings that are remembered, more than any broker has symbols. A sender could vary them without end.
-_MAX_HEADS: Final = 50_000
-
 _offset = attrgetter("offset")
+
+
+def single_ticks(records: Sequence[Record]) -> list[bytes] | None:
+    """The values of the records where these are so many single ticks that it pays to sort them."""
+    if len(records) < MIN_RECORDS:
+        return None
+    values = [record.value for record in records if record.value is not None]
+    if len(values) < len(records) or sum(map(len, values)) > _SINGLE_BYTES * len(records):
+        return None
+    return values
 
 
 class Flow:
@@ -48,9 +50,19 @@ class Flow:
         self.frames = frames
         self.offsets = [record.offset for record in records]
 
+    @property
+    def first_offset(self) -> int:
+        """The offset of the first record."""
+        return self.offsets[0]
+
     def run(self) -> ForwardRun | None:
         """Their run; None when they are none."""
         return Run.of(self.offsets, self.frames)
+
+    def origin(self, offset: int) -> tuple[int, Record]:
+        """When the frame at this offset was received (UTC epoch milliseconds), and its record."""
+        at = bisect_left(self.offsets, offset)
+        return self.frames.received(at), self.records[at]
 
 
 class Sorted(NamedTuple):
@@ -63,31 +75,18 @@ class Sorted(NamedTuple):
 
 
 class Sorter:
-    """Sorts polls, and remembers what records begin with."""
+    """Sorts polls by what their records begin with."""
 
     def __init__(self) -> None:
-        self._heads: dict[bytes, Head | None] = {}
-        # Beginnings in the newest large poll of single ticks.
-        self._symbols = 0
-
-    def wants_more(self, count: int) -> bool:
-        """Whether `count` records have so few ticks of each symbol that they should wait for others of the backlog."""
-        worth = self._symbols * MIN_TICKS <= _MAX_TOGETHER
-        return worth and count < min(self._symbols * _WELL_WORTH, _MAX_TOGETHER)
+        self.heads = Heads()
 
     def sort(self, records: Sequence[Record]) -> list[tuple[Head, list[Record]]] | None:
         """The records of each symbol, in their order; None when the poll is better folded in the order of the log."""
-        if len(records) < MIN_RECORDS:
-            return None
-        values = [record.value for record in records if record.value is not None]
-        if len(values) < len(records):
-            return None
-        if sum(map(len, values)) > _SINGLE_BYTES * len(records):
-            self._symbols = 0
+        values = single_ticks(records)
+        if values is None:
             return None
         by_beginning = _by_beginning(records, values)
-        self._symbols = len(by_beginning)
-        if self._symbols * MIN_TICKS > len(records):
+        if len(by_beginning) * MIN_TICKS > len(records):
             return None
         return self._with_heads(by_beginning)
 
@@ -100,7 +99,7 @@ class Sorter:
         by_symbol: dict[tuple[str, str], tuple[Head, list[Record]]] = {}
         odd = set()
         for begins, of_beginning in _by_beginning(records, values).items():
-            head = self._head(begins)
+            head = self.heads.of(begins)
             if head is None:
                 return None
             before = by_symbol.setdefault(head.key, (head, []))
@@ -113,17 +112,10 @@ class Sorter:
         others = [record for key in odd for record in by_symbol.pop(key)[1]]
         return Sorted(list(by_symbol.values()), others)
 
-    def _head(self, begins: bytes) -> Head | None:
-        if begins not in self._heads:
-            if len(self._heads) > _MAX_HEADS:
-                self._heads.clear()
-            self._heads[begins] = Head.of(begins)
-        return self._heads[begins]
-
     def _with_heads(self, by_beginning: Mapping[bytes, list[Record]]) -> list[tuple[Head, list[Record]]] | None:
         flows, keys = [], set()
         for begins, records in by_beginning.items():
-            head = self._head(begins)
+            head = self.heads.of(begins)
             # Of a symbol with two beginnings, say two points, the order of the log would be lost.
             if head is None or head.key in keys:
                 return None

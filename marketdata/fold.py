@@ -21,8 +21,9 @@ from operator import attrgetter
 from marketdata.aggregates import bounds, volume_of, volume_units
 from marketdata.candle import Candle
 from marketdata.offsets import Ranges, Span
+from marketdata.packed import PackedTicks
 from marketdata.parts import PeriodPart
-from marketdata.resends import CoarseFrames, PackedTicks, Passes, Piece
+from marketdata.resends import CoarseFrames, Passes, Piece
 from marketdata.tick import MAX_PRICE, MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, is_deal, period_of, same
 from marketdata.timeframes import M1, Timeframe
 
@@ -178,16 +179,10 @@ class CandleFold:
             self._coarse_frames().forward(number, list(touched), part.frames[-1])
         self.settle()
         if not is_last:
-            self._keep(part)
+            part.keep(self._held)
         # At once, while the ticks are in the processor's cache.
         if not self._settle_run(part):
             self._settle_frames([(part.frames[-1], part.ticks)])
-
-    def _keep(self, part: PeriodPart) -> None:
-        if records := part.records:
-            self._held.add_records(records, len(part))
-        else:
-            self._held.add(part.ticks)
 
     def _counted(self) -> Counter[Tick]:
         """How often each tick counts, including those held so far."""

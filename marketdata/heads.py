@@ -63,6 +63,25 @@ class Head:
         return None if rests is None else HeadFrames(self.frame, rests)
 
 
+#: Beginnings that are remembered, more than any broker has symbols. A sender could vary them without end.
+_MAX_HEADS: Final = 50_000
+
+
+class Heads:
+    """Remembers heads by the bytes that records begin with."""
+
+    def __init__(self) -> None:
+        self._heads: dict[bytes, Head | None] = {}
+
+    def of(self, beginning: bytes) -> Head | None:
+        """As `Head.of`."""
+        if beginning not in self._heads:
+            if len(self._heads) > _MAX_HEADS:
+                self._heads.clear()
+            self._heads[beginning] = Head.of(beginning)
+        return self._heads[beginning]
+
+
 class HeadFrames(FlowFrames):
     """Frames of one head; each is made when it is asked for."""
 

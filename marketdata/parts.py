@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from marketdata.packed import PackedTicks
 from marketdata.tick import Frame, Ticks
 
 
@@ -56,16 +57,15 @@ class PeriodPart(Protocol):
         """When the producer took the request of the last frame (UTC epoch milliseconds)."""
 
     @property
-    def records(self) -> Sequence[bytes]:
-        """The records of all frames, where they are of columns and came from the log; otherwise none."""
+    def latest(self) -> int:
+        """Time of the last tick (UTC epoch milliseconds)."""
+
+    def keep(self, held: PackedTicks) -> None:
+        """Keep the ticks in case they are sent again."""
 
     @property
     def ticks(self) -> Ticks:
         """The ticks, which are put together here."""
-
-    @property
-    def latest(self) -> int:
-        """Time of the last tick (UTC epoch milliseconds)."""
 
     @property
     def has_volume(self) -> bool:
@@ -83,8 +83,8 @@ class ForwardRun(Protocol):
     """Frames of one source and symbol that follow each other as one pass."""
 
     @property
-    def frames(self) -> Sequence[Frame]:
-        """Each frame, whole."""
+    def ends(self) -> Sequence[Frame]:
+        """Frames of which the first and the last are those of the run."""
 
     @property
     def earliest(self) -> int:

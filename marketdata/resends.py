@@ -20,16 +20,13 @@ decides alike, whatever came before.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 from operator import eq
-from typing import Final, NamedTuple, Protocol
-
-import msgspec
+from typing import NamedTuple, Protocol
 
 from marketdata.offsets import Ranges, last_position
-from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, Ticks, period_of, same
-from marketdata.wire import decode_frame
+from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Columns, Frame, Tick, same
 
 #: Ticks of minutes that are not complete; more are folded.
 _MOST_HELD = 100_000
@@ -271,68 +268,6 @@ class CoarseFrames:
 
 def _holds_nothing_new(piece: Piece, repeat: _Repeat, best: Counter[Tick]) -> bool:
     return all(repeat.content[key] + count <= best[key] for key, count in Counter(piece.keys).items())
-
-
-#: Ticks packed together. Smaller packs more often; with larger packs they leave the cache first.
-PACK_TICKS = 16
-
-_encoder: Final = msgspec.msgpack.Encoder()
-_ticks: Final[msgspec.msgpack.Decoder[Ticks]] = msgspec.msgpack.Decoder(list[Tick] | Columns)
-
-
-class PackedTicks:
-    """Ticks of one period, in no order: packed, or as the records that hold them."""
-
-    __slots__ = ("_length", "_loose", "_packed", "_records", "_ts", "_width_ms")
-
-    def __init__(self, ts: int, width_ms: int) -> None:
-        """Of the period of `width_ms` that begins at `ts`."""
-        self._ts = ts
-        self._width_ms = width_ms
-        self.clear()
-
-    def clear(self) -> None:
-        """Let all go."""
-        self._packed: list[bytes | Ticks] = []
-        self._records: list[bytes] = []
-        self._loose: list[Tick] = []
-        self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[Tick]:
-        for block in self._packed:
-            yield from _ticks.decode(block) if isinstance(block, bytes) else block
-        for record in self._records:
-            for tick in decode_frame(record).ticks:
-                if period_of(tick.time_msc, self._width_ms) == self._ts:
-                    yield tick
-        yield from self._loose
-
-    def add(self, ticks: Ticks) -> None:
-        """Add these."""
-        self._length += len(ticks)
-        if isinstance(ticks, Columns) and len(ticks) >= PACK_TICKS:
-            self._packed.append(_pack(ticks))
-            return
-        self._loose += ticks
-        if len(self._loose) >= PACK_TICKS:
-            self._packed.append(_pack(self._loose))
-            self._loose = []
-
-    def add_records(self, records: Sequence[bytes], count: int) -> None:
-        """Add the `count` ticks of the period that these have: columns in a record are as small as packed ones."""
-        self._length += count
-        self._records += records
-
-
-def _pack(ticks: Ticks) -> bytes | Ticks:
-    try:
-        return _encoder.encode(ticks)
-    except OverflowError:
-        # Only a foreign sender has flags of more than 64 bits.
-        return ticks
 
 
 class Counted(Protocol):

@@ -6,14 +6,16 @@ not a run, such as a resend or late ticks, is folded frame by frame.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, compress, islice
 from math import inf
 from operator import add, attrgetter, eq, itemgetter
-from typing import Protocol, Self, cast, overload
+from typing import Protocol, Self, cast
 
 from marketdata.aggregates import extremes
+from marketdata.columnframes import ColumnFrames
 from marketdata.heads import HeadFrames
+from marketdata.packed import PackedTicks
 from marketdata.parts import Outline
 from marketdata.resends import repeats
 from marketdata.tick import Columns, Frame, RecordColumns, Tick, Ticks, chained, is_deal, period_of
@@ -43,47 +45,6 @@ def flows(chunk: Chunk, first: int = 0) -> dict[tuple[str, str], tuple[list[int]
             flow[0].append(offset)
             flow[1].append(frame)
     return by_key
-
-
-class ColumnFrames(Sequence[Frame]):
-    """Frames of one source, symbol and form whose ticks are columns; a frame is made when it is asked for."""
-
-    __slots__ = ("_made", "_make", "_numbers", "starts", "ticks")
-
-    def __init__(
-        self,
-        ticks: Columns,
-        starts: Sequence[int],
-        make: Callable[[int, Ticks], Frame],
-        numbers: range | None = None,
-        made: dict[int, Frame] | None = None,
-    ) -> None:
-        """`starts` are the indices of each frame's first tick, `make` makes the frame of a number from its ticks.
-
-        `numbers` are those of the frames in this part of them, `made` those that all parts have made.
-        """
-        #: Of all frames, also where this is a part of them.
-        self.ticks = ticks
-        self.starts = starts
-        self._make = make
-        self._numbers = range(len(starts)) if numbers is None else numbers
-        self._made: dict[int, Frame] = {} if made is None else made
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> Frame: ...
-    @overload
-    def __getitem__(self, index: slice) -> "ColumnFrames": ...
-    def __getitem__(self, index: int | slice) -> "Frame | ColumnFrames":
-        if isinstance(index, slice):
-            return ColumnFrames(self.ticks, self.starts, self._make, self._numbers[index], self._made)
-        number = self._numbers[index]
-        if (frame := self._made.get(number)) is None:
-            end = self.starts[number + 1] if number + 1 < len(self.starts) else len(self.ticks)
-            frame = self._made[number] = self._make(number, self.ticks[self.starts[number] : end])
-        return frame
 
 
 def too_few(chunk: Chunk, symbols: int) -> bool:
@@ -213,6 +174,11 @@ class Run:
         return len(self.bid)
 
     @property
+    def ends(self) -> Sequence[Frame]:
+        """Frames of which the first and the last are those of the run."""
+        return self.frames
+
+    @property
     def earliest(self) -> int:
         """Time of the first tick (UTC epoch milliseconds)."""
         return self._since_ms[0] + self._after_ms[0][0]
@@ -321,10 +287,12 @@ class Part:
         """The first frame, whole."""
         return self.run.frames[self._first]
 
-    @property
-    def records(self) -> Sequence[bytes]:
-        """The records of all frames, where they are of columns and came from the log; otherwise none."""
-        return self.run.records[self._first : self._last]
+    def keep(self, held: PackedTicks) -> None:
+        """Keep the ticks in case they are sent again: the records, where they are of columns and came from the log."""
+        if records := self.run.records[self._first : self._last]:
+            held.add_records(records, len(self))
+        else:
+            held.add(self.ticks)
 
     @property
     def earliest(self) -> int:

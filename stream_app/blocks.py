@@ -1,27 +1,25 @@
-"""Decodes and folds a backlog of frames by columns as arrays: all symbols of a poll in one go. Pure.
+"""Decodes and folds a backlog as arrays: all symbols of a poll in one go. Pure.
 
 Only what is plain is taken: records as the producer writes them, of a symbol charted by bid, in order of time, without
 volumes. Whatever is not, even in the way it is written, is left to `marketdata.wire`, which judges it, and folded as
-any other frame. What is taken gives the same candles (tests/unit/stream_app/test_blocks.py folds both ways).
+any other frame.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from typing import Any, Final, overload
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from simdjson import Parser
 
-from marketdata.backlog import Flow
+from marketdata.backlog import Sorted, Sorter, single_ticks
 from marketdata.errors import InvalidFrame
-from marketdata.heads import Head
-from marketdata.parts import FlowFrames, Outline
-from marketdata.resends import repeats
+from marketdata.heads import SEAM, Head, Heads
 from marketdata.runs import Record
-from marketdata.tick import MAX_TIME_MSC, Frame, RecordColumns, Ticks, joined, period_of
-from marketdata.wire import decode_frame
-from stream_app.outlines import BlockTicks, FrameArrays
+from marketdata.tick import MAX_TIME_MSC
+from marketdata.wire import MIN_TICKS, decode_frame
+from stream_app.flows import Block, BlockFlow, flows_of
+from stream_app.outlines import BlockTicks, FrameArrays, Places
+from stream_app.rows import NOT_PLAIN, VOLUME, Rows, rows_of
 
 #: What `marketdata.wire.encode` writes, in its order. A name that comes twice is one too many.
 _FRAME: Final = ["v", "source", "symbol", "mode", "point", "request", "received", "ticks"]
@@ -30,148 +28,17 @@ _COLUMNS: Final = ["time_msc", "after_ms", "bid", "ask", "flags"]
 #: How the record of a frame begins that has too few ticks for columns.
 _FEW: Final = b'{"v":1,'
 
-#: What simdjson raises: no JSON, no such field, another type, a number of more than 64 bits; and `decode_frame`.
-_NOT_PLAIN: Final = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, InvalidFrame)
+#: With fewer single ticks of each symbol it takes less time to fold them in the order of the log.
+_MIN_OF_EACH: Final = 2
 
+#: Records that are folded together when they are of many symbols: more take longer than other work may wait.
+_MAX_TOGETHER: Final = 160_000
 
-class RecordFrames(FlowFrames):
-    """Frames by the records that hold them; each is decoded when it is asked for."""
+#: Single ticks of one symbol that are well worth being sorted out.
+_WELL_WORTH: Final = 2 * MIN_TICKS
 
-    __slots__ = ("_made", "_received", "_records")
-
-    def __init__(self, records: Sequence[bytes], received: Sequence[int]) -> None:
-        self._records = records
-        self._received = received
-        self._made: dict[int, Frame] = {}
-
-    def received(self, index: int) -> int:
-        """When the producer took the request of a frame (UTC epoch milliseconds)."""
-        return self._received[index]
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @overload
-    def __getitem__(self, index: int) -> Frame: ...
-    @overload
-    def __getitem__(self, index: slice) -> "RecordFrames": ...
-    def __getitem__(self, index: int | slice) -> "Frame | RecordFrames":
-        if isinstance(index, slice):
-            return RecordFrames(self._records[index], self._received[index])
-        at = index if index >= 0 else index + len(self._records)
-        if (frame := self._made.get(at)) is None:
-            record = self._records[at]
-            frame = self._made[at] = decode_frame(record)
-            if isinstance(frame.ticks, RecordColumns):
-                frame.ticks.came_as(record)
-        return frame
-
-
-class BlockPart:
-    """What is of one period in a run of a block."""
-
-    __slots__ = (
-        "_count",
-        "_first",
-        "_last",
-        "_run",
-        "first_offset",
-        "form",
-        "last_offset",
-        "outline",
-        "received",
-        "ts",
-    )
-
-    #: Such frames are not taken.
-    has_volume = False
-
-    def __init__(self, run: "BlockRun", frames: tuple[int, int], ts: int, count: int, outline: Outline | None) -> None:
-        """`frames` are the first one and the one after the last."""
-        first, last = frames
-        self._run, self._first, self._last, self._count = run, first, last, count
-        self.ts = ts
-        self.outline = outline
-        self.form = run.form
-        offsets = run.offsets
-        self.first_offset, self.last_offset = offsets[first], offsets[last - 1]
-        self.received = run.received[last - 1]
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def offsets(self) -> Sequence[int]:
-        """The offsets of all frames."""
-        return self._run.offsets[self._first : self._last]
-
-    @property
-    def frames(self) -> Sequence[Frame]:
-        """The frames, whole."""
-        return self._run.frames[self._first : self._last]
-
-    @property
-    def records(self) -> Sequence[bytes]:
-        """The records of all frames."""
-        return self._run.values[self._first : self._last]
-
-    @property
-    def latest(self) -> int:
-        """Time of the last tick (UTC epoch milliseconds)."""
-        return max(tick.time_msc for tick in self.ticks) if self.outline is None else self.outline.latest
-
-    @property
-    def ticks(self) -> Ticks:
-        """The ticks, which are decoded here."""
-        width_ms = self._run.width_ms
-        ticks = joined([frame.ticks for frame in self.frames])
-        return [tick for tick in ticks if period_of(tick.time_msc, width_ms) == self.ts]
-
-
-class BlockRun:
-    """The frames of one symbol in a block."""
-
-    __slots__ = ("_parts", "_size", "earliest", "form", "frames", "latest", "offsets", "received", "values", "width_ms")
-
-    def __init__(self, flow: "BlockFlow", width_ms: int, size: int, earliest: int, latest: int) -> None:
-        self.form = flow.head.frame
-        self.frames = flow.frames
-        self.received = flow.received
-        self.values = flow.values
-        self.offsets = flow.offsets
-        self.width_ms = width_ms
-        self.earliest = earliest
-        self.latest = latest
-        self._size = size
-        self._parts: list[BlockPart] = []
-
-    def __len__(self) -> int:
-        return self._size
-
-    def add(self, part: BlockPart) -> None:
-        """Add the next part."""
-        self._parts.append(part)
-
-    def parts(self, width_ms: int) -> Sequence[BlockPart]:
-        """The run by periods, in order; `width_ms` is that of the block."""
-        return self._parts
-
-
-class BlockFlow(Flow):
-    """The records of one symbol in a block."""
-
-    def __init__(self, head: Head, records: Sequence[Record], arrays: Sequence[FrameArrays]) -> None:
-        self.head = head
-        self.arrays = arrays
-        self.values = [record.value or b"" for record in records]
-        self.received = [one.received for one in arrays]
-        super().__init__(head.key, records, RecordFrames(self.values, self.received))
-        #: Known when all symbols of the block are; None if it is no run.
-        self.whole: BlockRun | None = None
-
-    def run(self) -> BlockRun | None:
-        """The run of the frames."""
-        return self.whole
+#: Flows of symbols that are plain, and the records of those that are not, in no order.
+Found = tuple[list[BlockFlow], list[Record]]
 
 
 class Blocks:
@@ -179,22 +46,85 @@ class Blocks:
 
     def __init__(self) -> None:
         self._parser = Parser()
+        #: For what is not taken as well.
+        self.sorter = Sorter()
+        # Symbols in the newest large poll of single ticks.
+        self._symbols = 0
 
-    def flows(
-        self, by_symbol: Iterable[tuple[Head, Sequence[Record]]], width_ms: int
-    ) -> tuple[list[BlockFlow], list[Record]]:
-        """The flows of symbols that are plain, for periods of `width_ms`, and the records of those that are not."""
-        found: list[BlockFlow] = []
-        left: list[Record] = []
-        for head, records in by_symbol:
-            arrays = self._arrays(head, records)
-            if arrays is None:
+    def wants_more(self, count: int) -> bool:
+        """Whether `count` records have so few ticks of each symbol that they should wait for others of the backlog."""
+        worth = self._symbols * MIN_TICKS <= _MAX_TOGETHER
+        return worth and count < min(self._symbols * _WELL_WORTH, _MAX_TOGETHER)
+
+    def take(self, records: Sequence[Record], width_ms: int) -> Found | None:
+        """What is plain of a poll; None when the poll is better folded in the order of the log."""
+        values = single_ticks(records)
+        if values is not None:
+            return None if self._are_too_few(values) else self._of_rows(records, values, width_ms)
+        large = self.sorter.sort_large(records)
+        if large is None:
+            return None
+        self._symbols = 0
+        return self._of_columns(large, width_ms)
+
+    def _are_too_few(self, values: Sequence[bytes]) -> bool:
+        # Going by the poll before: to count them takes a tenth of the time of folding them.
+        if len(values) >= self._symbols * _MIN_OF_EACH:
+            return False
+        self._symbols = len({value[: value.find(SEAM)] for value in values})
+        return len(values) < self._symbols * _MIN_OF_EACH
+
+    def _of_columns(self, large: Sorted, width_ms: int) -> Found:
+        heads: list[Head] = []
+        taken: list[Record] = []
+        arrays: list[list[FrameArrays]] = []
+        left = large.others
+        for head, records in large.by_symbol:
+            found = self._arrays(head, records)
+            if found is None:
                 left += records
             else:
-                found.append(BlockFlow(head, records, arrays))
-        plain = _outlined(found, width_ms) if found else []
-        left += [record for flow in found if flow.whole is None for record in flow.records]
-        return plain, left
+                heads.append(head)
+                arrays.append(found)
+                taken += records
+        ticks = BlockTicks.of(arrays) if arrays else None
+        if ticks is None:
+            return [], left + taken
+        received = [one.received for of_symbol in arrays for one in of_symbol]
+        flows, no_runs = flows_of(Block(taken, range(len(taken)), ticks, width_ms, received=received), heads)
+        return flows, left + no_runs
+
+    def _of_rows(self, records: Sequence[Record], values: Sequence[bytes], width_ms: int) -> Found:
+        heads = self.sorter.heads
+        rows = rows_of(self._parser, values)
+        symbols = rows.which
+        of_each = [heads.of(begins) for begins in rows.beginnings]
+        others = _others(rows, values, heads)
+        self._symbols = len({head.key for head in of_each if head is not None} | others)
+        # At last that of records that are not plain.
+        is_plain = np.array([*_plain(of_each, others), False])
+        # Sums of volumes are exact whole numbers, which no array adds up.
+        traded = np.flatnonzero(rows.values[:, VOLUME])
+        is_plain[symbols[np.searchsorted(np.cumsum(rows.counts), traded, "right")]] = False
+
+        is_taken = is_plain[symbols]
+        which = np.flatnonzero(is_taken)
+        left = [] if len(which) == len(records) else [records[at] for at in np.flatnonzero(~is_taken).tolist()]
+        if not len(which):
+            return [], left
+        order = which[np.argsort(symbols[which], kind="stable")]
+        ticks = rows.values[_ticks_in(order, rows.counts)]
+        own = symbols[order]
+        firsts = np.concatenate(([0], np.flatnonzero(own[1:] != own[:-1]) + 1))
+        block = Block(
+            records,
+            order.tolist(),
+            BlockTicks.of_rows(ticks, rows.counts[order], [*firsts.tolist(), len(order)]),
+            width_ms,
+            rows=ticks.tobytes(),
+        )
+        flows, no_runs = flows_of(block, [head for at in own[firsts].tolist() if (head := of_each[at]) is not None])
+        return flows, left + no_runs
 
     def _arrays(self, head: Head, records: Sequence[Record]) -> list[FrameArrays] | None:
         if head.frame.mode != "bid":
@@ -205,11 +135,11 @@ class Blocks:
                 for record in records
                 if record.value is not None
             ]
-        except _NOT_PLAIN:
+        except (*NOT_PLAIN, InvalidFrame):
             return None
 
     def _arrays_of(self, value: bytes) -> FrameArrays:
-        """Raises one of `_NOT_PLAIN` where `marketdata.wire` has to judge."""
+        """Raises one of `NOT_PLAIN` where `marketdata.wire` has to judge."""
         frame: Any = self._parser.parse(value)
         ticks = frame["ticks"]
         received, time_msc, flags = frame["received"], ticks["time_msc"], ticks["flags"]
@@ -252,35 +182,42 @@ def _arrays_of_few(value: bytes) -> FrameArrays:
     )
 
 
-def _outlined(flows: list[BlockFlow], width_ms: int) -> list[BlockFlow]:
-    """Those of the flows that are runs, which they have then."""
-    ticks = BlockTicks.of([flow.arrays for flow in flows])
-    if ticks is None:
-        return []
-    refused = ticks.out_of_order()
-    frames = ticks.frames
-    for frame in ticks.touching():
-        symbol = bisect_right(frames, frame) - 1
-        own, at = flows[symbol].frames, frame - frames[symbol]
-        if at and symbol not in refused and repeats(own[at - 1], own[at], int(ticks.time_msc[ticks.starts[frame]])):
-            refused.add(symbol)
+def _others(rows: Rows, values: Sequence[bytes], heads: Heads) -> set[tuple[str, str]]:
+    """Of which symbols there are records whose ticks were not read."""
+    found: set[tuple[str, str]] = set()
+    if rows.counts.all():
+        return found
+    for at in np.flatnonzero(rows.counts == 0).tolist():
+        value = values[at]
+        head = heads.of(value[: value.find(SEAM)])
+        if head is not None:
+            found.add(head.key)
+            continue
+        try:
+            frame = decode_frame(value)
+        except InvalidFrame:
+            continue  # of no symbol
+        found.add((frame.source, frame.symbol))
+    return found
 
-    times, firsts = ticks.time_msc, ticks.starts[frames].tolist()
-    runs = [
-        BlockRun(flow, width_ms, end - begin, int(times[begin]), int(times[end - 1]))
-        for flow, (begin, end) in zip(flows, pairwise(firsts), strict=True)
-    ]
-    symbol, base, after = -1, 0, 0
-    for first, last, ts, count, is_plain, outline in ticks.parts(width_ms):
-        if first >= after:
-            symbol += 1
-            base, after = frames[symbol], frames[symbol + 1]
-        place = (first - base, last - base)
-        run = runs[symbol]
-        run.add(BlockPart(run, place, ts, count, Outline(*outline) if is_plain else None))
-    plain = []
-    for symbol, (flow, run) in enumerate(zip(flows, runs, strict=True)):
-        if symbol not in refused:
-            flow.whole = run
-            plain.append(flow)
-    return plain
+
+def _plain(heads: Sequence[Head | None], others: set[tuple[str, str]]) -> list[bool]:
+    """Whose records may be taken: not those of a symbol that has other ones."""
+    seen: set[tuple[str, str]] = set()
+    odd = set(others)
+    for head in heads:
+        if head is not None:
+            # Of two beginnings, say two points, the order of the log would be lost.
+            (odd if head.key in seen else seen).add(head.key)
+    return [head is not None and head.frame.mode == "bid" and head.key not in odd for head in heads]
+
+
+def _ticks_in(order: Places, counts: Places) -> Places:
+    """The indices of the ticks of records in another order."""
+    ends = np.cumsum(counts)
+    begins = (ends - counts)[order]
+    of_each = counts[order]
+    if int(ends[-1]) == len(counts) and (counts == 1).all():
+        return begins
+    shifts = begins - (np.cumsum(of_each) - of_each)
+    return np.repeat(shifts, of_each) + np.arange(int(of_each.sum()))

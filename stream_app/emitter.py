@@ -191,10 +191,10 @@ def note_flow_origins(window: Window, flow: Flow, *, wall_ms: int, links: bool) 
     """The same for the records of one symbol."""
     for period in window.touched():
         offset = period.fold.last_offset
-        if offset >= flow.offsets[0]:
-            at = bisect_left(flow.offsets, offset)
+        if offset >= flow.first_offset:
+            received_ms, record = flow.origin(offset)
             others = _others(period.origin) if links else ()
-            period.origin = Origin(flow.frames.received(at), wall_ms, flow.records[at].headers, others)
+            period.origin = Origin(received_ms, wall_ms, record.headers, others)
 
 
 def _others(before: Origin | None) -> tuple[TraceContext, ...]:

@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from marketdata.parts import Outline
 from marketdata.tick import MAX_TIME_MSC
 
 Times = NDArray[np.int64]
+Places = NDArray[np.int64]
 Prices = NDArray[np.float64]
+
+#: Of a period the first frame and the one after the last, the first tick, the number of ticks, and its start.
+Span = tuple[int, int, int, int, int]
 
 
 class FrameArrays(NamedTuple):
@@ -50,6 +55,19 @@ class BlockTicks(NamedTuple):
         starts = np.array([0, *accumulate(lengths)])
         return cls(time_msc, bid, ask, starts, [0, *accumulate(map(len, symbols))])
 
+    @classmethod
+    def of_rows(cls, values: Prices, counts: Places, frames: list[int]) -> "BlockTicks":
+        """Those of frames of `counts` ticks each, given the fields of each tick; `frames` as below."""
+        starts = np.concatenate(([0], np.cumsum(counts)))
+        bid, ask = np.ascontiguousarray(values[:, 1]), np.ascontiguousarray(values[:, 2])
+        return cls(values[:, 0].astype(np.int64), bid, ask, starts, frames)
+
+    def spans(self) -> Iterator[tuple[int, int, int]]:
+        """Of each symbol the number of its ticks, and the times of the first and the last one."""
+        firsts = self.starts[self.frames]
+        times = self.time_msc[firsts[:-1]], self.time_msc[firsts[1:] - 1]
+        return zip(*(column.tolist() for column in (np.diff(firsts), *times)), strict=True)
+
     def out_of_order(self) -> set[int]:
         """Which symbols have ticks that go back in time."""
         back = np.flatnonzero(self.time_msc[1:] < self.time_msc[:-1]) + 1
@@ -61,7 +79,12 @@ class BlockTicks(NamedTuple):
         """Frames that begin in the millisecond in which the one before ends, with a tick of the same prices."""
         times, bid, ask, starts = self.time_msc, self.bid, self.ask, self.starts
         firsts = starts[1:-1]
-        for frame in (np.flatnonzero(times[firsts] == times[firsts - 1]) + 1).tolist():
+        found = np.flatnonzero(times[firsts] == times[firsts - 1]) + 1
+        if len(starts) == len(times) + 1:
+            # Each frame is a single tick.
+            yield from found[(bid[found] == bid[found - 1]) & (ask[found] == ask[found - 1])].tolist()
+            return
+        for frame in found.tolist():
             first = starts[frame]
             begin = starts[frame - 1]
             # The first tick of that millisecond in the frame before.
@@ -69,8 +92,8 @@ class BlockTicks(NamedTuple):
             if bid[before] == bid[first] and ask[before] == ask[first]:
                 yield frame
 
-    def parts(self, width_ms: int) -> Iterator[tuple[int, int, int, int, bool, tuple[Any, ...]]]:
-        """Of each period of each symbol: first frame, the one after the last, start, ticks, whether plain, outline."""
+    def parts(self, width_ms: int) -> Iterator[tuple[Span, Outline | None]]:
+        """What is of each period of each symbol, and what it draws; None when not every price is positive."""
         times, bid, ask, starts, _ = self
         periods = times // width_ms
         is_first = np.empty(len(times), np.bool_)
@@ -88,12 +111,11 @@ class BlockTicks(NamedTuple):
             bid[begins], high, low, bid[lasts], spread, bid[lasts], ask[lasts],
             times[begins], times[lasts],
         )  # fmt: skip
-        return zip(
-            (np.searchsorted(starts, begins, "right") - 1).tolist(),
-            np.searchsorted(starts, lasts, "right").tolist(),
-            (periods[begins] * width_ms).tolist(),
-            (lasts - begins + 1).tolist(),
-            is_plain.tolist(),
-            zip(*(column.tolist() for column in outlines), strict=True),
-            strict=True,
-        )
+        spans = (
+            np.searchsorted(starts, begins, "right") - 1, np.searchsorted(starts, lasts, "right"),
+            begins, lasts - begins + 1, periods[begins] * width_ms,
+        )  # fmt: skip
+        drawn: Iterator[Outline | None] = map(Outline, *(column.tolist() for column in outlines))
+        if not is_plain.all():
+            drawn = (outline if plain else None for outline, plain in zip(drawn, is_plain.tolist(), strict=True))
+        return zip(zip(*(column.tolist() for column in spans), strict=True), drawn, strict=True)

@@ -6,7 +6,7 @@ from operator import attrgetter
 
 import structlog
 
-from marketdata.backlog import Flow, Sorted, Sorter, parts_of
+from marketdata.backlog import Flow, parts_of
 from marketdata.errors import InvalidFrame
 from marketdata.heads import Head
 from marketdata.pieces import in_pieces
@@ -34,7 +34,6 @@ class Decoding:
     metrics: Metrics
     #: Whether candles name the requests of all their ticks, for spans.
     links: bool
-    sorter: Sorter = field(default_factory=Sorter)
     blocks: Blocks = field(default_factory=Blocks)
 
 
@@ -95,26 +94,23 @@ class Partition:
         window = self.window
         if records[0].offset < window.position:
             records = [record for record in records if record.offset >= window.position]
-        flows = decoding.sorter.sort(records)
-        if flows is not None:
-            for head, of_symbol in flows:
+        found = decoding.blocks.take(records, window.width_ms)
+        if found is not None:
+            flows, left = found
+            for flow in flows:
+                yield flow
+                # The window asks for the next ones when it has folded these.
+                self._note(flow, decoding)
+            if flows:
+                _observe(decoding, flows[0].origin(flows[0].first_offset)[0], clock.now_ms(), live_since_ms)
+            records = sorted(left, key=attrgetter("offset"))
+        by_symbol = decoding.blocks.sorter.sort(records)
+        if by_symbol is not None:
+            for head, of_symbol in by_symbol:
                 for part in parts_of(of_symbol):
                     yield from self._flow(head, part, decoding, live_since_ms)
             return
-        large = decoding.sorter.sort_large(records)
-        if large is not None:
-            yield from self._block(large, decoding, live_since_ms)
-            return
         for some in in_pieces(records, window.symbols):
-            yield from self._chunk(some, decoding, live_since_ms)
-
-    def _block(self, large: Sorted, decoding: Decoding, live_since_ms: int) -> Iterator[Chunk | Flow]:
-        flows, left = decoding.blocks.flows(large.by_symbol, self.window.width_ms)
-        for flow in flows:
-            yield flow
-            self._note(flow, decoding, live_since_ms)
-        others = sorted([*large.others, *left], key=attrgetter("offset"))
-        for some in in_pieces(others, self.window.symbols):
             yield from self._chunk(some, decoding, live_since_ms)
 
     def _flow(
@@ -126,13 +122,11 @@ class Partition:
             return
         flow = Flow(head.key, records, frames)
         yield flow
-        # The window asks for the next ones when it has folded these.
-        self._note(flow, decoding, live_since_ms)
+        self._note(flow, decoding)
+        _observe(decoding, frames.received(0), clock.now_ms(), live_since_ms)
 
-    def _note(self, flow: Flow, decoding: Decoding, live_since_ms: int) -> None:
-        wall_ms = clock.now_ms()
-        note_flow_origins(self.window, flow, wall_ms=wall_ms, links=decoding.links)
-        _observe(decoding, flow.frames.received(0), wall_ms, live_since_ms)
+    def _note(self, flow: Flow, decoding: Decoding) -> None:
+        note_flow_origins(self.window, flow, wall_ms=clock.now_ms(), links=decoding.links)
 
     def _chunk(self, records: Sequence[Record], decoding: Decoding, live_since_ms: int) -> Iterator[Chunk]:
         frames = self._frames(records, decoding)

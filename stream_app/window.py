@@ -207,7 +207,7 @@ class Window:
     def _fold_run(self, key: tuple[str, str], run: ForwardRun, now: float) -> int:
         symbol = self._symbols.get(key) or self._begin(key)
         symbol.arrived_at = now
-        symbol.passes.enter_run(run.frames, run.earliest, run.latest)
+        symbol.passes.enter_run(run.ends, run.earliest, run.latest)
         symbol.newest_ms = max(symbol.newest_ms, run.latest)
         for part in run.parts(self._width_ms):
             self._touch(key, symbol, part.ts, part.first_offset).fold.add_run(part, self._run, symbol.passes)

@@ -165,7 +165,7 @@ class Worker:
 
     def _waits_for_more(self, partition: Partition, records: Sequence[Record]) -> bool:
         is_behind = self._offsets.end(partition.number) - records[-1].offset > _BEHIND_RECORDS
-        return is_behind and self._decoding.sorter.wants_more(len(partition.held) + len(records))
+        return is_behind and self._decoding.blocks.wants_more(len(partition.held) + len(records))
 
     def _fold(self, partition: Partition, records: Sequence[Record]) -> None:
         ticks = partition.fold(records, self._decoding, self._live_since_ms, time.monotonic())

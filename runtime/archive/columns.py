@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetWriter
 
+from marketdata.columnframes import ColumnFrames
 from marketdata.refold import TickRow, columns_of
-from marketdata.runs import ColumnFrames
 from marketdata.tick import ADDED, FIELD_CODES, Columns, Frame, RecordColumns, Tick, Ticks, values_of
 
 _MOMENT: Final = pa.timestamp("ms", tz="UTC")

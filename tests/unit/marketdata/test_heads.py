@@ -154,7 +154,7 @@ def test_any_other_poll_is_left_in_the_order_of_the_log(values: list[bytes | Non
 
 def test_beginnings_that_vary_without_end_are_forgotten() -> None:
     sorter = Sorter()
-    with patch("marketdata.backlog._MAX_HEADS", 10):
+    with patch("marketdata.heads._MAX_HEADS", 10):
         for number in range(30):
             assert sorter.sort(records(many(point=number + 1.0))) is not None
-    assert len(sorter._heads) <= 13
+    assert len(sorter.heads._heads) <= 13

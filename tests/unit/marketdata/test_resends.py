@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketdata.packed import PACK_TICKS, PackedTicks
 from marketdata.refold import Proof, Refold
-from marketdata.resends import PACK_TICKS, PackedTicks
 from marketdata.tick import MAX_TIME_MSC, MINUTE_MS, Frame, Tick, period_of
 from marketdata.wire import encode
 from stream_app.window import Window

@@ -11,7 +11,6 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketdata.backlog import Sorter
 from marketdata.errors import InvalidFrame
 from marketdata.tick import Frame, Tick
 from marketdata.wire import decode_frame, encode
@@ -123,8 +122,8 @@ PLAIN = Frame(
 def is_taken(value: bytes) -> bool:
     """Whether a record is folded as arrays."""
     with patch("marketdata.backlog._MIN_LARGE_BYTES", 0):
-        large = Sorter().sort_large([record_of(value)])
-    return large is not None and bool(Blocks().flows(large.by_symbol, 60_000)[0])
+        found = Blocks().take([record_of(value)], 60_000)
+    return found is not None and bool(found[0])
 
 
 def test_what_the_producer_writes_is_folded_as_arrays() -> None:

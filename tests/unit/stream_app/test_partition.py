@@ -49,7 +49,10 @@ def folded(log: list[Poll], *, is_backlog: bool) -> tuple[Any, ...]:
     window = Window(log="l", partition=0, grace_ms=5_000)
     partition = Partition(0, window)
     decoding, ticks = Decoding("t", Metrics(), links=False), 0
-    with patch.multiple("marketdata.backlog", MIN_RECORDS=1 if is_backlog else 10**9, MIN_TICKS=0, FLOW_RECORDS=7):
+    with (
+        patch.multiple("marketdata.backlog", MIN_RECORDS=1 if is_backlog else 10**9, MIN_TICKS=0, FLOW_RECORDS=7),
+        patch("stream_app.blocks._MIN_OF_EACH", 0),
+    ):
         for poll in log:
             ticks += partition.fold(poll, decoding, 0, now=0.0)
     emissions = window.emissions(wall_ms=T0 + 1_000_000, now=0.0)
