@@ -178,9 +178,9 @@ def test_every_page_answers(deployment: Deployment) -> None:
         assert httpx.get(deployment.url + page, timeout=PATIENCE_SECONDS).status_code == 200, page
     for address in ("stream:18002", "sink:18003", "dashboard:18080"):
         for page in ("/health", "/ready", "/metrics"):
-            assert deployment.inside(f"http://{address}{page}")
+            assert deployment.page(f"http://{address}{page}")
     assert deployment.metric("sink:18003", "tickpipe_sink_database_up") == 1
-    assert deployment.inside("http://dashboard:18080/vendor/lightweight-charts.js")
+    assert deployment.page("http://dashboard:18080/vendor/lightweight-charts.js")
 
 
 def test_the_roles_are_those_of_their_services(deployment: Deployment) -> None:
@@ -261,61 +261,71 @@ def assert_takes_and_stores_ticks(deployment: Deployment, source: str) -> None:
     body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}]}
     with deployment.client(source) as client:
         wait_until(lambda: _taken(client, body), what="a producer that takes ticks")
-    wait_until(lambda: deployment.ticks(source) == 1, what="the candle of the tick")
+    wait_until(partial(_has_one_tick, deployment, source), what="the candle of the tick")
 
 
-def test_down_and_up_keeps_the_data(deployment: Deployment) -> None:
+def _has_one_tick(deployment: Deployment, source: str) -> bool:
+    return deployment.ticks(source) == 1
+
+
+def test_down_and_up_keeps_the_data_and_what_was_taken_without_the_database(deployment: Deployment) -> None:
     deployment.down()
     assert deployment.compose("ps", "--all", "--quiet") == ""
+    try:
+        with damaged_database(deployment):
+            # It ends with what Compose says of the database.
+            with suppress(ComposeError):
+                deployment.compose("up", "--detach", "--no-build")
+            assert_takes_ticks(deployment, "no-database")
+        with another_password(deployment):
+            deployment.compose("up", "--detach", "--no-build")
+            assert_takes_ticks(deployment, "wrong-password")
+            wait_until(
+                lambda: any("set in the database, not by .env" in line for line in deployment.log_lines("sink")),
+                what="the cure in the sink's log",
+            )  # fmt: skip
+    finally:
+        seconds = deployment.up()
 
-    seconds = deployment.up()
-
+    assert seconds < 120
     assert_the_day(deployment, "day")
     assert_takes_and_stores_ticks(deployment, "after-up")
-    assert seconds < 120
+    for source in ("no-database", "wrong-password"):
+        wait_until(partial(_has_one_tick, deployment, source), what=f"the candle of the tick of {source}")
 
 
-def test_ticks_are_taken_while_the_database_refuses_the_password(deployment: Deployment) -> None:
-    env = deployment.folder / ".env"
-    right = env.read_text()
-    deployment.down()
-    env.write_text(re.sub(r"^(TICKPIPE_(?:DB|WRITER)_PASSWORD)=.*$", r"\1=another-password", right, flags=re.M))
-    try:
-        deployment.compose("up", "--detach", "--no-build")
-        deployment.wait_healthy("producer")
-        deployment.wait_healthy("stream")
-        body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1}]}
-        with deployment.client("wrong-password") as client:
-            wait_until(lambda: _taken(client, body), what="a producer that takes ticks")
-        wait_until(
-            lambda: any("set in the database, not by .env" in line for line in deployment.log_lines("sink")),
-            what="the cure in the sink's log",
-        )  # fmt: skip
-    finally:
-        env.write_text(right)
-        deployment.up()
-    wait_until(lambda: deployment.ticks("wrong-password") == 1, what="the candle of the tick")
-
-
-def test_ticks_are_taken_while_the_database_does_not_start(deployment: Deployment) -> None:
+@contextmanager
+def damaged_database(deployment: Deployment) -> Iterator[None]:
+    """Its files are damaged, so its container ends at once, again and again; everything is down afterwards."""
     in_files = ("run", "--rm", "-T", "--no-deps", "--entrypoint", "sh", "timescaledb", "-c")
-    deployment.down()
-    # Its files are damaged, so its container ends at once, again and again.
     deployment.compose(*in_files, 'mv "$PGDATA/PG_VERSION" "$PGDATA/PG_VERSION.away"')
     try:
-        # It ends with what Compose says of the database.
-        with suppress(ComposeError):
-            deployment.compose("up", "--detach", "--no-build")
-        deployment.wait_healthy("producer")
-        deployment.wait_healthy("stream")
-        body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1}]}
-        with deployment.client("no-database") as client:
-            wait_until(lambda: _taken(client, body), what="a producer that takes ticks")
+        yield
     finally:
         deployment.down()
         deployment.compose(*in_files, 'mv "$PGDATA/PG_VERSION.away" "$PGDATA/PG_VERSION"')
-        deployment.up()
-    wait_until(lambda: deployment.ticks("no-database") == 1, what="the candle of the tick")
+
+
+@contextmanager
+def another_password(deployment: Deployment) -> Iterator[None]:
+    """`.env` has another than the database; everything is down afterwards."""
+    env = deployment.folder / ".env"
+    right = env.read_text()
+    env.write_text(re.sub(r"^(TICKPIPE_(?:DB|WRITER)_PASSWORD)=.*$", r"\1=another-password", right, flags=re.M))
+    try:
+        yield
+    finally:
+        env.write_text(right)
+        deployment.down()
+
+
+def assert_takes_ticks(deployment: Deployment, source: str) -> None:
+    """Producer and workers are healthy, and the producer takes a tick of the source."""
+    deployment.wait_healthy("producer")
+    deployment.wait_healthy("stream")
+    body: dict[str, object] = {"ticks": [{"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1}]}
+    with deployment.client(source) as client:
+        wait_until(lambda: _taken(client, body), what="a producer that takes ticks")
 
 
 def test_three_workers_share_the_work_under_load_and_one_may_die(deployment: Deployment) -> None:
@@ -591,30 +601,6 @@ def test_partitions_are_added_while_ticks_come(deployment: Deployment) -> None:
     assert "PartitionCount: 12" in described
 
 
-def test_servers_elsewhere_serve_a_deployment_that_has_none(deployment: Deployment, tmp_path: Path) -> None:
-    second = Deployment(new_folder(tmp_path))
-    second.make_env()
-    password = deployment.setting("TICKPIPE_DB_PASSWORD")
-    with (second.folder / ".env").open("a") as file:
-        file.write(
-            f"TICKPIPE_KAFKA_BOOTSTRAP=kafka:9092\nTICKPIPE_DATABASE_URL=postgresql://tickpipe:{password}@db/tickpipe\n"
-        )
-    deployment.compose("stop", *SERVICES)
-    try:
-        with reachable_from(second, deployment):
-            second.up()
-
-            running = set(second.compose("ps", "--services", "--status", "running").split())
-            assert running == set(SERVICES)
-            tick: dict[str, object] = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
-            with second.client("elsewhere") as client:
-                wait_until(lambda: _taken(client, {"ticks": [tick]}), what="a producer that takes ticks")
-            wait_until(lambda: deployment.ticks("elsewhere") == 1, what="the candle of the tick")
-    finally:
-        second.delete()
-        deployment.up()
-
-
 def test_a_backup_of_the_volumes_is_restored_into_a_cluster(deployment: Deployment, tmp_path: Path) -> None:
     cluster = Deployment(new_folder(tmp_path))
     cluster.make_env()
@@ -631,6 +617,9 @@ def test_a_backup_of_the_volumes_is_restored_into_a_cluster(deployment: Deployme
             deployment.recipe(heading="Grow out of one machine", block=1)
             deployment.up()
 
+            # Servers elsewhere serve a deployment that has none.
+            running = set(deployment.compose("ps", "--services", "--status", "running").split())
+            assert running == set(SERVICES)
             assert_the_day(cluster, "day")
             tick: dict[str, object] = {"ts_msc": time.time_ns() // 10**6, "symbol": "X", "bid": 1.1, "ask": 1.2}
             with deployment.client("on-the-cluster") as client:

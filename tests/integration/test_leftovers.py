@@ -13,7 +13,7 @@ import pytest
 
 from tests.waiting import PATIENCE_SECONDS, wait_until
 
-pytestmark = pytest.mark.long(35)
+pytestmark = pytest.mark.long(55)
 
 ROOT = Path(__file__).parents[2]
 

@@ -23,12 +23,6 @@ pytestmark = pytest.mark.long(40)
 
 BATCH = 200
 
-#: A whole day twice takes 40 s of a processor; that of integration/test_stack.py is whole. The real one shows no more
-#: kinds of ticks than the generated one.
-each_day = pytest.mark.parametrize(
-    "day", [DAYS[0].beginning(8), *(pytest.param(day, marks=pytest.mark.full) for day in DAYS)], ids=str
-)
-
 Row = tuple[float, float, float, float, int]
 
 
@@ -119,7 +113,16 @@ async def pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         await pipeline.http.aclose()
 
 
-@each_day
+# A whole day twice takes 40 s of a processor; that of integration/test_stack.py is whole. The real one shows no more
+# kinds of ticks than the generated one.
+@pytest.mark.parametrize(
+    "day",
+    [
+        DAYS[0].beginning(8),
+        *(pytest.param(day, marks=[pytest.mark.full, pytest.mark.long(80)]) for day in DAYS),
+    ],
+    ids=str,
+)
 async def test_a_day_equals_its_bars_and_sent_twice_changes_nothing(pipeline: Pipeline, day: Day) -> None:
     records = -(-len(day.ticks) // BATCH)
     await pipeline.post_day(day)
@@ -144,7 +147,7 @@ async def test_a_day_equals_its_bars_and_sent_twice_changes_nothing(pipeline: Pi
     assert pipeline.sink.metric("tickpipe_sink_refold_records_total") - refolded_before <= passes * 2 * records
 
 
-@each_day
+@pytest.mark.parametrize("day", [DAYS[0], *(pytest.param(day, marks=pytest.mark.full) for day in DAYS[1:])], ids=str)
 async def test_sparse_quotes_give_candles_only_where_there_are_ticks(pipeline: Pipeline, day: Day) -> None:
     items: list[dict[str, object]] = [
         {"time": iso_time(tick), "symbol": "USDJPY", "bid": tick.bid, "ask": tick.ask} for tick in day.sparse

@@ -170,7 +170,7 @@ STEPS = (
 
 @pytest.fixture(
     params=[
-        pytest.param((1_500, 2_000), id="small", marks=pytest.mark.full),
+        pytest.param((1_500, 2_000), id="small", marks=[pytest.mark.full, pytest.mark.long(30)]),
         pytest.param((1_000_000, 1_000_000), id="a million", marks=[pytest.mark.full, pytest.mark.timeout(3_600)]),
     ]
 )

@@ -211,6 +211,7 @@ def test_another_table_in_the_way_leaves_everything_as_it_was(url: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.long(20)
 def test_a_million_rows_are_taken_over_and_given_back(url: str) -> None:
     make_older_table(url, 1_000_000)
 

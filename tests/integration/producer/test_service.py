@@ -121,7 +121,7 @@ async def test_a_compressed_body_and_a_large_one_are_stored(service: Service, se
         pytest.param(0, b"", id="usual"),
         pytest.param(200_000, b"nan", id="one NaN", marks=pytest.mark.full),
         pytest.param(1_000, b"", id="odd items throughout", marks=pytest.mark.full),
-        pytest.param(1, b"1.#INF", id="1.#INF throughout", marks=pytest.mark.full),
+        pytest.param(1, b"1.#INF", id="1.#INF throughout", marks=[pytest.mark.full, pytest.mark.long(30)]),
         pytest.param(200_000, b'"\xa3"', id="a byte of Windows-1252", marks=pytest.mark.full),
     ],
 )

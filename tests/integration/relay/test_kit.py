@@ -18,7 +18,7 @@ from tests.unit.relay.rows import BASE, tick
 from tests.waiting import wait_until
 from tickpipe.install import needed_on
 
-pytestmark = [pytest.mark.full, pytest.mark.long(60), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.long(95), pytest.mark.timeout(900)]
 
 #: No index can be asked, whatever this machine's settings say.
 OFFLINE = {**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}

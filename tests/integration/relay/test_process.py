@@ -74,6 +74,7 @@ def test_the_backlog_of_hours_is_queued_in_one_body(start_relay: StartRelay) -> 
 
 
 @pytest.mark.full
+@pytest.mark.long(30)
 async def test_three_bodies_of_64_mb_at_once_stay_within_memory_and_lose_nothing(start_relay: StartRelay) -> None:
     relay = start_relay(None)
     ticks = [json.dumps(tick(n // 3, n=n) | {"comment": "x" * 195}) for n in range(200_000)]

@@ -19,7 +19,7 @@ LATER = 20_000
 
 
 @pytest.mark.full
-@pytest.mark.long(60)
+@pytest.mark.long(95)
 @pytest.mark.timeout(600)
 def test_a_new_machine_has_all_there_was_and_goes_on(tmp_path: Path) -> None:
     # Arrange: a day but for its end, and the backup while everything runs

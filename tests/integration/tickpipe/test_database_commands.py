@@ -230,6 +230,7 @@ def test_an_unknown_symbol_hints_at_those_that_are_stored(database: str, written
 
 
 @pytest.mark.full
+@pytest.mark.long(20)
 def test_ten_thousand_symbols_are_cut_and_counted(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with psycopg.connect(database) as connection:
         connection.execute(

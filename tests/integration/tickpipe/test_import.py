@@ -62,6 +62,7 @@ def saved_items(place: Path) -> int:
 
 
 @pytest.mark.full
+@pytest.mark.long(15)
 def test_a_killed_import_goes_on_and_counts_every_tick_once(settings: Settings, tmp_path: Path) -> None:
     # Arrange: 20 ticks a second, equal ones in a row among them
     file = tmp_path / "EURUSD_201902040000_201902050000.csv"

@@ -10,7 +10,7 @@ from tickpipe.embedded.jars import Jars, resolve_jars
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.state import Ports
 
-pytestmark = pytest.mark.full
+pytestmark = [pytest.mark.full, pytest.mark.long(25)]
 
 
 def test_a_cache_of_another_java_is_no_obstacle(tmp_path: Path) -> None:

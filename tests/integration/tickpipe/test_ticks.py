@@ -32,7 +32,7 @@ from tests.services import environment, running
 from tests.waiting import PATIENCE_SECONDS, eventually
 from tickpipe.proof.check import check, fingerprint_of
 
-pytestmark = [pytest.mark.full, pytest.mark.long(40)]
+pytestmark = [pytest.mark.full, pytest.mark.long(150)]
 
 RANGE = ("--from", "2019-02-04", "--to", "2019-02-05")
 

@@ -161,7 +161,10 @@ def of_day(day: Day, size: int, *symbols: str, after_ms: int = 0) -> Log:
 @pytest.mark.parametrize("size", [1, 200])
 @pytest.mark.parametrize(
     "day",
-    [*(day.beginning(hours=3) for day in DAYS), *(pytest.param(day, marks=pytest.mark.full) for day in DAYS)],
+    [
+        *(day.beginning(hours=3) for day in DAYS),
+        *(pytest.param(day, marks=[pytest.mark.full, pytest.mark.long(25)]) for day in DAYS),
+    ],
     ids=lambda day: day.name,
 )
 def test_a_day_is_folded_from_its_columns_alone(
