@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from marketdata.tick import Columns, Tick, Ticks, period_of
+from marketdata.tick import FIELDS, Columns, Tick, Ticks, period_of
 from marketdata.wire import decode_frame
 
 #: Ticks packed together. Smaller packs more often; with larger packs they leave the cache first.
@@ -15,9 +15,8 @@ PACK_TICKS = 16
 _encoder: Final = msgspec.msgpack.Encoder()
 _ticks: Final[msgspec.msgpack.Decoder[Ticks]] = msgspec.msgpack.Decoder(list[Tick] | Columns)
 
-
 #: The fields of a tick that came alone, each as a double.
-_ROW: Final = Struct("<6d")
+_ROW: Final = Struct(f"<{len(FIELDS)}d")
 
 
 class PackedTicks:
@@ -50,8 +49,8 @@ class PackedTicks:
                 if period_of(tick.time_msc, self._width_ms) == self._ts:
                     yield tick
         for rows in self._rows:
-            for time_msc, bid, ask, last, volume, flags in _ROW.iter_unpack(rows):
-                yield Tick(int(time_msc), bid, ask, last, volume, int(flags))
+            # Not strictly: whole numbers are doubles, too.
+            yield from msgspec.convert(list(_ROW.iter_unpack(rows)), list[Tick], strict=False)
         yield from self._loose
 
     def add(self, ticks: Ticks) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from simdjson import Parser
 
+from marketdata.tick import FIELDS
 from stream_app.outlines import Places
 
 #: What simdjson raises: no JSON, another type, a number of more than 64 bits.
@@ -20,9 +21,11 @@ NOT_PLAIN: Final = (ValueError, TypeError, KeyError, AttributeError, RuntimeErro
 #: Records that are read together: more have left the processor's cache when they are looked at again.
 _PIECE_RECORDS: Final = 2_000
 
-#: Fields of a tick, and the place of its volume among them.
-FIELDS: Final = 6
-VOLUME: Final = 4
+#: Places of fields among those of a tick.
+VOLUME: Final = FIELDS.index("volume")
+_FLAGS: Final = FIELDS.index("flags")
+
+_COUNT: Final = len(FIELDS)
 
 #: Quotes in a record, and how many of them come before the name of the request.
 _QUOTES: Final = 24
@@ -86,13 +89,13 @@ class _Text:
             found &= ((eight + _SIX) & _HIGH) == _DIGITS
         return found
 
-    def are_flags(self, ends: Places) -> _Bools:
-        """Before which of the places a few digits are, and nothing else since a comma."""
-        found = np.zeros(len(ends), np.bool_)
-        digits = _is_digit(self.bytes[ends - 1])
-        for count in range(1, _FLAG_DIGITS + 1):
-            byte = self.bytes[ends - 1 - count]
-            found |= digits & (byte == ord(","))
+    def are_flags(self, commas: Places) -> _Bools:
+        """Behind which of the commas a few digits are, and nothing else of the number."""
+        found = np.zeros(len(commas), np.bool_)
+        digits = _is_digit(self.bytes[commas + 1])
+        for count in range(2, _FLAG_DIGITS + 2):
+            byte = self.bytes[np.minimum(commas + count, len(self.bytes) - 1)]
+            found |= digits & ((byte == ord(",")) | (byte == ord("]")))
             digits &= _is_digit(byte)
         return found
 
@@ -122,11 +125,11 @@ def _fill(
     starts = np.concatenate(([0], ends[:-1]))
     plain, seams, begins = _places(text, starts, ends)
     if not len(plain):
-        return np.empty((0, FIELDS))
+        return np.empty((0, _COUNT))
     try:
         rows, counts[plain] = _numbers(parser, text.text, begins, ends[plain] - (len(_END) - 1))
     except NOT_PLAIN:
-        return np.empty((0, FIELDS))
+        return np.empty((0, _COUNT))
     whole, number = text.text, numbers.setdefault
     spans = zip(starts[plain].tolist(), seams.tolist(), strict=True)
     which[plain] = [number(whole[begin:end], len(numbers)) for begin, end in spans]
@@ -170,21 +173,21 @@ def _numbers(parser: Parser, whole: bytes, firsts: Places, lasts: Places) -> tup
     commas = np.flatnonzero(text.bytes == ord(","))
     # Behind each record.
     seams = np.cumsum(lasts - firsts + 1)
-    count = len(values) // FIELDS
+    count = len(values) // _COUNT
     # Behind each tick.
-    ends = np.append(commas[FIELDS - 1 :: FIELDS], len(text.text) - 1)
+    ends = np.append(commas[_COUNT - 1 :: _COUNT], len(text.text) - 1)
     begins = np.concatenate(([1], ends[:-1] + 1))
     after = np.searchsorted(ends, seams)
     if not (
         count > 0
-        and len(values) == len(commas) + 1 == FIELDS * count
+        and len(values) == len(commas) + 1 == _COUNT * count
         and text.text.count(b"[") == count + 1
         and (text.bytes[begins] == ord("[")).all()
         and (text.bytes[ends - 1] == ord("]")).all()
         and (ends[after] == seams).all()
         and (text.bytes[begins + TIME_DIGITS + 1] == ord(",")).all()
         and text.are_times(begins + 1).all()
-        and text.are_flags(ends - 1).all()
+        and text.are_flags(commas[_FLAGS - 1 :: _COUNT]).all()
     ):
         raise ValueError("not as the producer writes it")
-    return values.reshape(count, FIELDS), np.diff(after, prepend=-1)
+    return values.reshape(count, _COUNT), np.diff(after, prepend=-1)

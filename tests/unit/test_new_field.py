@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import duckdb
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 from archive.writer import Writer
 from marketdata.contract.tick import posted_ticks, read_tick
 from marketdata.contract.times import Clock, offset_zone
+from marketdata.packed import PackedTicks
 from marketdata.refold import CountedTicks, Proof, Refold
 from marketdata.tick import DAY_MS, Frame, Tick, content
 from marketdata.wire import decode_frame
@@ -32,6 +34,8 @@ from runtime.archive.reader import ArchiveReader
 from runtime.settings import load_settings
 from runtime.telemetry import TraceContext
 from sink.ticks import TickBatch
+from stream_app.blocks import Blocks
+from tests.unit.stream_app.test_blocks import record_of
 from tests.waiting import PATIENCE_SECONDS
 from tickpipe.export.files import writer_for
 from tickpipe.sending.history import TickFile
@@ -103,7 +107,9 @@ def test_a_field_is_added_in_three_files(tmp_path: Path) -> None:
 def travel(folder: str) -> None:
     """What the process does that has the field."""
     assert Tick.__struct_fields__[-1] == "last2"
-    frames = [decode_frame(record) for record in produced(body(0, 1)) + produced(body(1, 12))]
+    single = produced(body(0, 1))
+    folded_as_array(single)
+    frames = [decode_frame(record) for record in single + produced(body(1, 12))]
     assert [frame.v for frame in frames] == [1, 2]
     assert [last2_of(frame) for frame in frames] == [said(0, 1), said(1, 12)]
     # What does not fit the fast path is read one by one.
@@ -139,6 +145,19 @@ def produced(posted: bytes) -> list[bytes]:
     assert read_bulk(bulk, Clock(offset_zone(0), T0 + 60_000), by_symbol) == len(bulk.ticks)
     origin = Origin("S", "trace", TraceContext("0" * 32, "1" * 16), T0 + 60_000)
     return [record.value for record in FrameWriter(load_settings()).records(by_symbol, origin)]
+
+
+def folded_as_array(single: list[bytes]) -> None:
+    """A backlog of single ticks stays one, and what is kept of it has the field."""
+    held = PackedTicks(T0, 60_000)
+    with patch("marketdata.backlog.MIN_RECORDS", 1):
+        found = Blocks().take(list(map(record_of, single)), 60_000)
+    assert found is not None
+    [flow], left = found
+    assert not left
+    for part in flow.parts(60_000):
+        part.keep(held)
+    assert [getattr(tick, "last2") for tick in held] == said(0, 1)  # noqa: B009
 
 
 def last2_of(frame: Frame) -> list[float]:
