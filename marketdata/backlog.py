@@ -72,6 +72,27 @@ class Sorted(NamedTuple):
     by_symbol: list[tuple[Head, list[Record]]]
     #: Those of symbols of which they have more than one chart mode or point, in no order.
     others: list[Record]
+    #: Of the values of all of them (bytes).
+    size: int
+
+    def blocks(self, block_bytes: int) -> Iterator[list[tuple[Head, list[Record]]]]:
+        """The sorted records in blocks of about so many bytes; the records of one symbol may be in several."""
+        count = sum(len(records) for _, records in self.by_symbol) + len(self.others)
+        step = max(1, block_bytes * count // self.size)
+        block: list[tuple[Head, list[Record]]] = []
+        room = step
+        for head, records in self.by_symbol:
+            begin = 0
+            while begin < len(records):
+                some = records[begin : begin + room]
+                block.append((head, some))
+                begin += len(some)
+                room -= len(some)
+                if not room:
+                    yield block
+                    block, room = [], step
+        if block:
+            yield block
 
 
 class Sorter:
@@ -110,7 +131,7 @@ class Sorter:
         for _, of_symbol in by_symbol.values():
             of_symbol.sort(key=_offset)
         others = [record for key in odd for record in by_symbol.pop(key)[1]]
-        return Sorted(list(by_symbol.values()), others)
+        return Sorted(list(by_symbol.values()), others, size)
 
     def _with_heads(self, by_beginning: Mapping[bytes, list[Record]]) -> list[tuple[Head, list[Record]]] | None:
         flows, keys = [], set()

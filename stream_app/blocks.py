@@ -5,7 +5,7 @@ volumes. Whatever is not, even in the way it is written, is left to `marketdata.
 any other frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -40,6 +40,10 @@ _WELL_WORTH: Final = 2 * MIN_TICKS
 #: Flows of symbols that are plain, and the records of those that are not, in no order.
 Found = tuple[list[BlockFlow], list[Record]]
 
+#: Frames by columns that are made arrays and folded together. Of many more bytes the arrays have left the processor's
+#: cache when they are folded.
+_BLOCK_BYTES: Final = 512 * 1024
+
 
 class Blocks:
     """Decodes records to arrays, and folds what is plain of each into outlines."""
@@ -56,11 +60,14 @@ class Blocks:
         worth = self._symbols * MIN_TICKS <= _MAX_TOGETHER
         return worth and count < min(self._symbols * _WELL_WORTH, _MAX_TOGETHER)
 
-    def take(self, records: Sequence[Record], width_ms: int) -> Found | None:
-        """What is plain of a poll; None when the poll is better folded in the order of the log."""
+    def take(self, records: Sequence[Record], width_ms: int) -> Iterable[Found] | None:
+        """What is plain of a poll, block by block; None when the poll is better folded in the order of the log.
+
+        The flows of a block are to be folded before the next one is asked for.
+        """
         values = single_ticks(records)
         if values is not None:
-            return None if self._are_too_few(values) else self._of_rows(records, values, width_ms)
+            return None if self._are_too_few(values) else [self._of_rows(records, values, width_ms)]
         large = self.sorter.sort_large(records)
         if large is None:
             return None
@@ -74,25 +81,28 @@ class Blocks:
         self._symbols = len({value[: value.find(SEAM)] for value in values})
         return len(values) < self._symbols * _MIN_OF_EACH
 
-    def _of_columns(self, large: Sorted, width_ms: int) -> Found:
-        heads: list[Head] = []
-        taken: list[Record] = []
-        arrays: list[list[FrameArrays]] = []
-        left = large.others
-        for head, records in large.by_symbol:
-            found = self._arrays(head, records)
-            if found is None:
-                left += records
-            else:
-                heads.append(head)
-                arrays.append(found)
-                taken += records
-        ticks = BlockTicks.of(arrays) if arrays else None
-        if ticks is None:
-            return [], left + taken
-        received = [one.received for of_symbol in arrays for one in of_symbol]
-        flows, no_runs = flows_of(Block(taken, range(len(taken)), ticks, width_ms, received=received), heads)
-        return flows, left + no_runs
+    def _of_columns(self, large: Sorted, width_ms: int) -> Iterator[Found]:
+        yield [], large.others
+        # What follows on a record that is left must wait for it.
+        behind: set[tuple[str, str]] = set()
+        for some in large.blocks(_BLOCK_BYTES):
+            heads: list[Head] = []
+            taken: list[Record] = []
+            arrays: list[list[FrameArrays]] = []
+            left: list[Record] = []
+            for head, records in some:
+                found = None if head.key in behind else self._arrays(head, records)
+                if found is None:
+                    left += records
+                    behind.add(head.key)
+                else:
+                    heads.append(head)
+                    arrays.append(found)
+                    taken += records
+            flows, no_runs = _flows_of_columns(heads, taken, arrays, width_ms)
+            if no_runs:
+                behind |= {head.key for head in heads} - {flow.key for flow in flows}
+            yield flows, left + no_runs
 
     def _of_rows(self, records: Sequence[Record], values: Sequence[bytes], width_ms: int) -> Found:
         heads = self.sorter.heads
@@ -165,6 +175,16 @@ class Blocks:
         ):
             raise ValueError("not as the producer writes it")
         return FrameArrays(received, time_msc, after_ms, bid, ask)
+
+
+def _flows_of_columns(
+    heads: Sequence[Head], records: list[Record], arrays: Sequence[Sequence[FrameArrays]], width_ms: int
+) -> Found:
+    ticks = BlockTicks.of(arrays) if arrays else None
+    if ticks is None:
+        return [], records
+    received = [one.received for of_symbol in arrays for one in of_symbol]
+    return flows_of(Block(records, range(len(records)), ticks, width_ms, received=received), heads)
 
 
 def _arrays_of_few(value: bytes) -> FrameArrays:

@@ -96,13 +96,10 @@ class Partition:
             records = [record for record in records if record.offset >= window.position]
         found = decoding.blocks.take(records, window.width_ms)
         if found is not None:
-            flows, left = found
-            for flow in flows:
-                yield flow
-                # The window asks for the next ones when it has folded these.
-                self._note(flow, decoding)
-            if flows:
-                _observe(decoding, flows[0].origin(flows[0].first_offset)[0], clock.now_ms(), live_since_ms)
+            left: list[Record] = []
+            for flows, others in found:
+                left += others
+                yield from self._flows(flows, decoding, live_since_ms)
             records = sorted(left, key=attrgetter("offset"))
         by_symbol = decoding.blocks.sorter.sort(records)
         if by_symbol is not None:
@@ -112,6 +109,14 @@ class Partition:
             return
         for some in in_pieces(records, window.symbols):
             yield from self._chunk(some, decoding, live_since_ms)
+
+    def _flows(self, flows: Sequence[Flow], decoding: Decoding, live_since_ms: int) -> Iterator[Flow]:
+        for flow in flows:
+            yield flow
+            # The window asks for the next ones when it has folded these.
+            self._note(flow, decoding)
+        if flows:
+            _observe(decoding, flows[0].origin(flows[0].first_offset)[0], clock.now_ms(), live_since_ms)
 
     def _flow(
         self, head: Head, records: Sequence[Record], decoding: Decoding, live_since_ms: int

@@ -153,7 +153,7 @@ def folded_as_array(single: list[bytes]) -> None:
     with patch("marketdata.backlog.MIN_RECORDS", 1):
         found = Blocks().take(list(map(record_of, single)), 60_000)
     assert found is not None
-    [flow], left = found
+    [([flow], left)] = found
     assert not left
     for part in flow.parts(60_000):
         part.keep(held)

@@ -31,11 +31,18 @@ def _small_frames() -> Iterator[None]:
         yield
 
 
-def results(log: list[Any]) -> tuple[Any, Any]:
+#: Blocks of one record, of some, of all.
+BLOCK_BYTES = st.sampled_from([1, 700, 10**6])
+
+
+def results(log: list[Any], block_bytes: int) -> tuple[Any, Any]:
     """All that comes of the polls as arrays, and in the order of the log."""
     both = []
     for least in (0, 10**9):
-        with patch("marketdata.backlog._MIN_LARGE_BYTES", least):
+        with (
+            patch("marketdata.backlog._MIN_LARGE_BYTES", least),
+            patch("stream_app.blocks._BLOCK_BYTES", block_bytes),
+        ):
             both.append(folded(log, is_backlog=False))
     return both[0], both[1]
 
@@ -83,9 +90,11 @@ def plain_flows(draw: st.DrawFn) -> list[Frame]:
     return frames
 
 
-@given(st.one_of(plain_flows(), plain_flows(), LOGS.map(in_json), odd_flows().map(in_json)).filter(bool), CUTS)
-def test_arrays_give_what_the_order_of_the_log_gives(frames: list[Frame], cuts: list[int]) -> None:
-    as_arrays, in_order = results(polls(list(map(encode, frames)), cuts))
+@given(
+    st.one_of(plain_flows(), plain_flows(), LOGS.map(in_json), odd_flows().map(in_json)).filter(bool), CUTS, BLOCK_BYTES
+)
+def test_arrays_give_what_the_order_of_the_log_gives(frames: list[Frame], cuts: list[int], block_bytes: int) -> None:
+    as_arrays, in_order = results(polls(list(map(encode, frames)), cuts), block_bytes)
     assert as_arrays == in_order
 
 
@@ -99,13 +108,18 @@ def changed(value: bytes, at: int, byte: int, taken: int) -> bytes:
 BYTES = st.one_of(st.sampled_from(b'0123456789-+.eE[]{}",: \\tfn'), st.integers(0, 255))
 
 
-@given(plain_flows(), CUTS, st.lists(st.tuples(st.integers(0), st.integers(0), BYTES, st.integers(0, 2)), max_size=3))
-def test_so_does_a_log_with_changed_bytes(frames: list[Frame], cuts: list[int], changes: list[tuple[int, ...]]) -> None:
+CHANGES = st.lists(st.tuples(st.integers(0), st.integers(0), BYTES, st.integers(0, 2)), max_size=3)
+
+
+@given(plain_flows(), CUTS, CHANGES, BLOCK_BYTES)
+def test_so_does_a_log_with_changed_bytes(
+    frames: list[Frame], cuts: list[int], changes: list[tuple[int, ...]], block_bytes: int
+) -> None:
     values = list(map(encode, frames))
     for record, *change in changes:
         values[record % len(values)] = changed(values[record % len(values)], *change)
 
-    as_arrays, in_order = results(polls(values, cuts))
+    as_arrays, in_order = results(polls(values, cuts), block_bytes)
     assert as_arrays == in_order
 
 
@@ -123,7 +137,19 @@ def is_taken(value: bytes) -> bool:
     """Whether a record is folded as arrays."""
     with patch("marketdata.backlog._MIN_LARGE_BYTES", 0):
         found = Blocks().take([record_of(value)], 60_000)
-    return found is not None and bool(found[0])
+    return found is not None and any(flows for flows, _ in found)
+
+
+def test_blocks_keep_the_order_of_each_symbol() -> None:
+    """The records of a symbol that follow on one that is left are left, too."""
+    one, other = encode(PLAIN), encode(msgspec.structs.replace(PLAIN, symbol="B"))
+    values = [one, one.replace(b'"request":"r"', b'"request":"r","x":1'), one, other, other]
+    with patch("marketdata.backlog._MIN_LARGE_BYTES", 0), patch("stream_app.blocks._BLOCK_BYTES", 1):
+        found = Blocks().take(list(map(record_of, values)), 60_000)
+        assert found is not None
+        flows, left = zip(*found, strict=True)
+    assert [[flow.key[1] for flow in block] for block in flows] == [[], ["A"], [], [], ["B"], ["B"]]
+    assert [record.value for block in left for record in block] == values[1:3]
 
 
 def test_what_the_producer_writes_is_folded_as_arrays() -> None:

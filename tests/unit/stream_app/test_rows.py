@@ -79,7 +79,8 @@ def is_taken(*values: bytes) -> bool:
     with patch("marketdata.backlog.MIN_RECORDS", 1):
         found = Blocks().take(list(map(record_of, values)), 60_000)
     assert found is not None
-    return sum(map(len, found[0])) == sum(len(decode_frame(value).ticks) for value in values) if found[0] else False
+    [(flows, _)] = found
+    return sum(map(len, flows)) == sum(len(decode_frame(value).ticks) for value in values) if flows else False
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_anything_else_is_left_to_those_who_judge_records(what: bytes, otherwise
     with patch("marketdata.backlog.MIN_RECORDS", 1):
         found = Blocks().take([record_of(odd)], 60_000)
     assert found is not None
-    flows, [left] = found
+    [(flows, [left])] = found
     assert not flows
     assert left.value == odd
 
@@ -171,7 +172,8 @@ def test_no_record_is_taken_that_is_no_frame(at: int, byte: int, taken: int) -> 
         with patch("marketdata.backlog.MIN_RECORDS", 1):
             found = Blocks().take([record_of(value)], 60_000)
         assert found is not None
-        assert not found[0]
+        [(flows, _)] = found
+        assert not flows
 
 
 def test_a_symbol_with_another_record_is_left_as_a_whole_and_the_others_are_taken() -> None:
@@ -180,7 +182,7 @@ def test_a_symbol_with_another_record_is_left_as_a_whole_and_the_others_are_take
     with patch("marketdata.backlog.MIN_RECORDS", 1):
         found = Blocks().take(list(map(record_of, [VALUE, other, odd, other.replace(b"1.5,", b"1.25,")])), 60_000)
     assert found is not None
-    [flow], left = found
+    [([flow], left)] = found
     assert (flow.key, len(flow)) == (("s", "B"), 2)
     assert [record.value for record in left] == [VALUE, odd]
 
@@ -193,7 +195,8 @@ def test_rows_that_are_held_are_the_ticks_that_came() -> None:
             [record_of(encode(msgspec.structs.replace(PLAIN, ticks=[tick]))) for tick in ticks], 60_000
         )
     assert found is not None
-    for part in found[0][0].parts(60_000):
+    [([flow], _)] = found
+    for part in flow.parts(60_000):
         part.keep(held)
     assert list(held) == ticks
     assert len(held) == 5
