@@ -59,9 +59,9 @@ class CandleFold:
     """
 
     __slots__ = (
-        "_best", "_close_at", "_coarse", "_counts_deals", "_current", "_held", "_offsets", "_open_at", "_pass",
-        "_pending", "_point", "_quote", "_run", "_spread", "_volume", "_volume_units",
-        "close", "earliest", "high", "latest", "low", "open", "received", "source", "symbol", "timeframe", "ts",
+        "_best", "_close_at", "_coarse", "_counts_deals", "_current", "_earlier", "_first_offset", "_held",
+        "_open_at", "_pass", "_pending", "_point", "_quote", "_run", "_spread", "_volume", "_volume_units", "close",
+        "earliest", "high", "last_offset", "latest", "low", "open", "received", "source", "symbol", "timeframe", "ts",
     )  # fmt: skip
 
     def __init__(self, source: str, symbol: str, ts: int, timeframe: Timeframe = M1) -> None:
@@ -84,7 +84,11 @@ class CandleFold:
         self._counts_deals = False
         self._spread = inf
         self._point: float | None = None
-        self._offsets: list[list[int]] = []
+        # Where the newest range begins, and the ranges before it, of which there is hardly ever one.
+        self._first_offset = -1
+        #: The newest record that touched the period.
+        self.last_offset = -1
+        self._earlier: tuple[Span, ...] = ()
         self._run = -1
         # Ordinary flow is a single pass, whose ticks are merely held; counting starts with a second pass.
         self._pass = -1
@@ -95,21 +99,16 @@ class CandleFold:
         # From the first frame of whole-second times on.
         self._coarse: CoarseFrames | None = None
         # Added and counted, not yet in the prices and sums; nor held, as long as ticks are held.
-        self._pending: list[tuple[Frame, list[Tick]]] = []
-
-    @property
-    def last_offset(self) -> int:
-        """The newest record that touched the period."""
-        return self._offsets[-1][1]
+        self._pending: list[tuple[Frame, list[Tick]]] | tuple[()] = ()
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """The first and last offset of each part of the log that was read without a gap."""
-        return tuple((first, last) for first, last in self._offsets)
+        return (*self._earlier, (self._first_offset, self.last_offset)) if self.last_offset >= 0 else ()
 
     def ranges(self, partition: int) -> Ranges:
         """The spans as a proof, when the offsets are those of one partition."""
-        return tuple([(partition, first, last) for first, last in self._offsets])
+        return tuple([(partition, first, last) for first, last in self.spans])
 
     @property
     def ticks_held(self) -> int:
@@ -133,14 +132,11 @@ class CandleFold:
         `run` changes whenever the log was not read without a gap; a range never spans two runs. A record that was
         folded already is skipped. Returns whether the candle, or its proof, changed.
         """
-        offsets = self._offsets
-        if offsets and offset <= offsets[-1][1]:
+        if offset <= self.last_offset:
             return False
-        if run == self._run:
-            offsets[-1][1] = offset
-        else:
-            self._run = run
-            offsets.append([offset, offset])
+        if run != self._run:
+            self._begin_range(run, offset)
+        self.last_offset = offset
 
         number = passes.number
         if self._best is None and self._pass in (number, -1):
@@ -152,7 +148,10 @@ class CandleFold:
         else:
             ticks = self._new_in_pass(number, ticks)
         if ticks:
-            self._pending.append((frame, ticks))
+            if self._pending:
+                self._pending.append((frame, ticks))
+            else:
+                self._pending = [(frame, ticks)]
             if len(self._pending) >= _MAX_PENDING:
                 self.settle()
         return True
@@ -170,9 +169,8 @@ class CandleFold:
                 self.add(offset, run, passes, frame, own)
             return
         if run != self._run:
-            self._run = run
-            self._offsets.append([part.first_offset, -1])
-        self._offsets[-1][1] = part.last_offset
+            self._begin_range(run, part.first_offset)
+        self.last_offset = part.last_offset
         self._pass = number
         if part.form.coarse:
             touched = {(frame.ticks[0].time_msc, frame.ticks[-1].time_msc): None for frame in part.frames}
@@ -183,6 +181,11 @@ class CandleFold:
         # At once, while the ticks are in the processor's cache.
         if not self._settle_run(part):
             self._settle_frames([(part.frames[-1], part.ticks)])
+
+    def _begin_range(self, run: int, offset: int) -> None:
+        self._run = run
+        self._earlier = self.spans
+        self._first_offset = offset
 
     def _counted(self) -> Counter[Tick]:
         """How often each tick counts, including those held so far."""
@@ -224,7 +227,7 @@ class CandleFold:
         Many small frames at once take half the time of one by one.
         """
         if self._pending:
-            pending, self._pending = self._pending, []
+            pending, self._pending = self._pending, ()
             if self._best is None:
                 self._held.add([tick for _, ticks in pending for tick in ticks])
             self._settle_frames(pending)

@@ -32,10 +32,11 @@ class PackedTicks:
 
     def clear(self) -> None:
         """Let all go."""
-        self._packed: list[bytes | Ticks] = []
-        self._records: list[bytes] = []
-        self._rows: list[bytes] = []
-        self._loose: list[Tick] = []
+        # Hardly any period has more than one kind, so each list is made with the first of its kind.
+        self._packed: list[bytes | Ticks] | tuple[()] = ()
+        self._records: list[bytes] | tuple[()] = ()
+        self._rows: list[bytes] | tuple[()] = ()
+        self._loose: list[Tick] | tuple[()] = ()
         self._length = 0
 
     def __len__(self) -> int:
@@ -57,17 +58,29 @@ class PackedTicks:
         """Add these."""
         self._length += len(ticks)
         if isinstance(ticks, Columns) and len(ticks) >= PACK_TICKS:
-            self._packed.append(_pack(ticks))
+            self._pack(ticks)
             return
-        self._loose += ticks
+        if self._loose:
+            self._loose += ticks
+        else:
+            self._loose = list(ticks)
         if len(self._loose) >= PACK_TICKS:
-            self._packed.append(_pack(self._loose))
-            self._loose = []
+            self._pack(self._loose)
+            self._loose = ()
+
+    def _pack(self, ticks: Ticks) -> None:
+        if self._packed:
+            self._packed.append(_packed(ticks))
+        else:
+            self._packed = [_packed(ticks)]
 
     def add_records(self, records: Sequence[bytes], count: int) -> None:
         """Add the `count` ticks of the period that these have: columns in a record are as small as packed ones."""
         self._length += count
-        self._records += records
+        if self._records:
+            self._records += records
+        else:
+            self._records = list(records)
 
     def add_rows(self, rows: bytes, first: int, count: int) -> None:
         """Add `count` ticks of these rows from the one of index `first` on: doubles, as small as when they are packed.
@@ -75,10 +88,14 @@ class PackedTicks:
         Times and flags must be exact as doubles.
         """
         self._length += count
-        self._rows.append(rows[first * _ROW.size : (first + count) * _ROW.size])
+        own = rows[first * _ROW.size : (first + count) * _ROW.size]
+        if self._rows:
+            self._rows.append(own)
+        else:
+            self._rows = [own]
 
 
-def _pack(ticks: Ticks) -> bytes | Ticks:
+def _packed(ticks: Ticks) -> bytes | Ticks:
     try:
         return _encoder.encode(ticks)
     except OverflowError:

@@ -44,7 +44,7 @@ class SummedFold(CandleFold):
     def __init__(self, proof: Proof, sums: Sums) -> None:
         super().__init__(proof.source, proof.symbol, proof.ts, proof.timeframe)
         [(_, first, last)] = proof.ranges
-        self._offsets = [[first, last]]
+        self._first_offset, self.last_offset = first, last
         self.earliest, self.latest = sums.earliest, sums.latest
         self.received = sums.received
         self._quote = (sums.bid, sums.ask)

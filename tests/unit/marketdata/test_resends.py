@@ -249,7 +249,7 @@ def test_what_is_kept_is_packed() -> None:
 
     kept.add(ticks)
 
-    (block,) = kept._packed
+    [block] = list(kept._packed)
     assert isinstance(block, bytes)
     assert len(block) < 60 * PACK_TICKS
 
