@@ -108,6 +108,8 @@ class CandleFold:
 
     def ranges(self, partition: int) -> Ranges:
         """The spans as a proof, when the offsets are those of one partition."""
+        if not self._earlier and self.last_offset >= 0:
+            return ((partition, self._first_offset, self.last_offset),)
         return tuple([(partition, first, last) for first, last in self.spans])
 
     @property
@@ -115,7 +117,8 @@ class CandleFold:
         """Number of ticks held in memory in case the period is resent."""
         if self._best is not None:
             return len(self._best)
-        return len(self._held) + sum([len(ticks) for _, ticks in self._pending])
+        held = len(self._held)
+        return held + sum([len(ticks) for _, ticks in self._pending]) if self._pending else held
 
     def finish(self) -> None:
         """Release the ticks held in case of a resend: nothing more will be added."""
@@ -331,7 +334,7 @@ class CandleFold:
     @property
     def real_volume(self) -> float:
         """Sum of the ticks' volumes, exact before it becomes a double."""
-        return volume_of(self._units())
+        return volume_of(self._units()) if self._volume_units or self._coarse is not None else 0.0
 
     @property
     def spread(self) -> int | None:
@@ -346,7 +349,8 @@ class CandleFold:
 
         `offsets` are its proof: the ranges of `log` of which every record was read.
         """
-        self.settle()
+        if self._pending:
+            self.settle()
         if self._open_at == _NEVER:
             return None
         bid, ask = self._quote

@@ -211,7 +211,9 @@ def outgoing(emission: Emission, live_since_ms: int, telemetry: Telemetry) -> Ou
     candle, origin = emission.candle, emission.period.origin
     if candle is None:
         return None
-    if origin is None:
+    is_timed = origin is not None and not candle.closed and origin.received_ms >= live_since_ms
+    # As nearly all of a replay are.
+    if origin is None or not (origin.headers or is_timed):
         return Outgoing(candle)
     headers: list[tuple[str, bytes]] = []
     span = None
@@ -223,7 +225,7 @@ def outgoing(emission: Emission, live_since_ms: int, telemetry: Telemetry) -> Ou
         started_ms = None if candle.closed else origin.folded_ms
         span = telemetry.begin("fold", context, links=origin.others, started_ms=started_ms)
         headers.append(span.context.header)
-    if candle.closed or origin.received_ms < live_since_ms:
+    if not is_timed:
         return Outgoing(candle, headers, span=span)
     headers.append((RECEIVED_HEADER, str(origin.received_ms).encode()))
     return Outgoing(candle, headers, origin.received_ms, span)
