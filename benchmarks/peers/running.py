@@ -221,7 +221,9 @@ class Published:
         """
         ends = await self._consumer.end_offsets([self._partition])
         while await self._consumer.position(self._partition) < ends[self._partition]:
-            await self._look()
+            if not await self._look():
+                # Looking waits for nothing, so that what fetches would never have its turn.
+                await asyncio.sleep(LOOK_SECONDS)
         if not self._compared.is_complete():
             raise NotMeasured(self._compared.difference())
 
