@@ -95,13 +95,14 @@ class Partition:
         if records[0].offset < window.position:
             records = [record for record in records if record.offset >= window.position]
         found = decoding.blocks.take(records, window.width_ms)
+        by_symbol = None
         if found is not None:
             left: list[Record] = []
             for flows, others in found:
                 left += others
                 yield from self._flows(flows, decoding, live_since_ms)
             records = sorted(left, key=attrgetter("offset"))
-        by_symbol = decoding.blocks.sorter.sort(records)
+            by_symbol = decoding.blocks.sorter.sort(records)
         if by_symbol is not None:
             for head, of_symbol in by_symbol:
                 for part in parts_of(of_symbol):
