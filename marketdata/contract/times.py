@@ -20,18 +20,21 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 #: Distinct texts that are parsed only once; a batch of whole seconds has few.
 _CACHED_TEXTS: Final = 1_000
 
-#: Numbers that are seconds: 2001 to 2286. As milliseconds they would be days in 1970.
+#: Numbers that are seconds: 2001 to 2286; as milliseconds they would be days in 1970. A bar's may be of 1971: a number
+#: that is no time hardly opens one, but what a clock of the terminal's own counts would make a tick of 1972.
 _SECONDS_FROM: Final = 10**9
+_OPENING_SECONDS_FROM: Final = EARLIEST_MS // 1000
 _SECONDS_BELOW: Final = 10**10
 
-#: Hour and minute without a colon, as ISO-8601 allows.
-_BARE_MINUTE: Final = re.compile(r"[T ][0-9]{4}", re.IGNORECASE)
+#: Hour and minute, with a colon or without one as ISO-8601 allows; those of an offset stand behind its sign.
+_MINUTE: Final = re.compile(r"(?<![0-9+-])[0-9]{1,2}:[0-9]{2}|[T ][0-9]{4}", re.IGNORECASE)
 
 #: A number in quotation marks; a date without dashes has 8 digits.
 _EPOCH_TEXT: Final = re.compile(r"[0-9]{9,19}(?:\.[0-9]{1,9})?")
 
-#: Micro- and nanoseconds, as pandas and databases count: 2001 to 2286; how many of them are a millisecond.
-_FINE: Final = ((10**15, 10**16, 10**3), (10**18, 10**19, 10**6))
+#: Micro- and nanoseconds, as pandas and databases count: from where they cannot be milliseconds (1978) and from 1971,
+#: up to 2286; how many of them are a millisecond.
+_FINE: Final = ((MAX_TIME_MSC + 1, 10**16, 10**3), (EARLIEST_MS * 10**6, 10**19, 10**6))
 
 #: MQL's TimeToString, and the same with slashes or without leading zeros.
 _MQL_TIME: Final = re.compile(
@@ -77,8 +80,8 @@ def time_of(item: Mapping[str, Any], *, is_opening: bool = False) -> Time:
     """The time of a tick or a bar.
 
     The first that is there, and not 0, counts: `time_msc` and `ts_msc` (milliseconds), then `ts` as a number, `time`,
-    `ts` as text, `timestamp`. Those are seconds from 10^9 to 10^10, milliseconds above, or one of the forms of
-    `parse_time`; a number is what the sender's clock showed.
+    `ts` as text, `timestamp`. Those are seconds up to 10^10, from 2001 or of a bar from 1971, milliseconds above, or
+    one of the forms of `parse_time`; a number is what the sender's clock showed.
 
     Args:
         item: with the names of its fields in lower case.
@@ -89,7 +92,10 @@ def time_of(item: Mapping[str, Any], *, is_opening: bool = False) -> Time:
     """
     for field in ("time_msc", "ts_msc"):
         if says_time(value := item.get(field)):
-            return WallTime(whole(_floored(value), field, 2**63 - 1), False, field)
+            ms = whole(_floored(value), field, 2**63 - 1)
+            if ms > MAX_TIME_MSC:
+                raise InvalidItem(field, f"milliseconds since 1970 are expected (13 digits), not {ms}")
+            return WallTime(ms, False, field)
     ts = item.get("ts")
     fields = ("time", "ts", "timestamp") if isinstance(ts, str) else ("ts", "time", "timestamp")
     for field in fields:
@@ -99,13 +105,13 @@ def time_of(item: Mapping[str, Any], *, is_opening: bool = False) -> Time:
 
 
 def time_in(value: object, field: str, *, is_opening: bool = True) -> Time:
-    """The time given as a number (seconds from 10^9 to 10^10, milliseconds above) or as a text (`parse_time`).
+    """The time given as a number (seconds up to 10^10, milliseconds above) or as a text (`parse_time`).
 
     Raises:
         InvalidItem: naming `field` when it is neither.
     """
     if not isinstance(value, str) or _EPOCH_TEXT.fullmatch(value.strip(AROUND)):
-        return _epoch_time(value, field)
+        return _epoch_time(value, field, _OPENING_SECONDS_FROM if is_opening else _SECONDS_FROM)
     parsed = parse_time(value, field, is_opening=is_opening)
     return type(parsed)(parsed.ms, parsed.coarse, field)
 
@@ -121,18 +127,19 @@ def parse_time(text: str, field: str, *, is_opening: bool = False) -> Time:
     """
     if len(text) <= _MAX_TEXT:
         try:
-            parsed = _parsed(text)
+            parsed, has_minute = _parsed(text)
         except ValueError:
             pass
         else:
-            if is_opening or ":" in text or _BARE_MINUTE.search(text):
+            if is_opening or has_minute:
                 return parsed
             raise InvalidItem(field, f"a time of day is expected, not only {quoted(text)}")
     raise InvalidItem(field, f"not an ISO-8601 time: {quoted(text)}")
 
 
 @lru_cache(_CACHED_TEXTS)
-def _parsed(text: str) -> Time:
+def _parsed(text: str) -> tuple[Time, bool]:
+    """The time, and whether its minute is said."""
     text = text.strip(AROUND)
     is_wall = text[-1:] in ("Z", "z")
     iso = text[:-1] if is_wall else text
@@ -143,12 +150,12 @@ def _parsed(text: str) -> Time:
     if iso[10:11] in ("+", "-"):
         raise ValueError("an offset behind a day alone, which Python takes for a time of day")
     moment = datetime.fromisoformat(iso)
-    coarse = _FRACTION.search(iso, 8) is None
+    coarse, has_minute = _FRACTION.search(iso, 8) is None, _MINUTE.search(text) is not None
     if moment.tzinfo is None:
-        return WallTime((moment.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND, coarse)
+        return WallTime((moment.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND, coarse), has_minute
     if is_wall:
         raise ValueError("an offset and Z")
-    return Instant((moment - _EPOCH) // _MILLISECOND, coarse)
+    return Instant((moment - _EPOCH) // _MILLISECOND, coarse), has_minute
 
 
 def says_time(value: object) -> bool:
@@ -156,13 +163,13 @@ def says_time(value: object) -> bool:
     return bool(value) and value != "0" and is_said(value)
 
 
-def _epoch_time(value: object, field: str) -> WallTime:
+def _epoch_time(value: object, field: str, seconds_from: int) -> WallTime:
     amount = finite(value, field)
     for low, high, of_a_millisecond in _FINE:
         if low <= amount < high:
             ms = _whole(value, amount) // of_a_millisecond
             return WallTime(ms, ms % 1000 == 0, field)
-    if _SECONDS_FROM <= amount < _SECONDS_BELOW:
+    if seconds_from <= amount < _SECONDS_BELOW:
         ms = round(amount * 1000)
         return WallTime(ms, ms % 1000 == 0, field)
     if not EARLIEST_MS <= amount <= MAX_TIME_MSC:

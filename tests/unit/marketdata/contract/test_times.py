@@ -106,6 +106,44 @@ def test_a_day_alone_opens_a_bar_and_is_no_time_of_a_tick(text: str) -> None:
             time_of({field: text})
 
 
+@pytest.mark.parametrize("text", ["2025-10-20T02+03:00", "20251020T02+03:00", "2025-10-20 02-03:00"])
+def test_an_hour_alone_is_no_time_of_a_tick_whatever_its_offset(text: str) -> None:
+    with pytest.raises(InvalidItem, match="time of day"):
+        time_of({"time": text})
+    assert time_of({"time": text}, is_opening=True).ms in (ms("2025-10-19T23:00:00"), ms("2025-10-20T05:00:00"))
+
+
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (31_795_200, "1971-01-04T00:00:00"),
+        (946_684_740, "1999-12-31T23:59:00"),
+        ("946684740", "1999-12-31T23:59:00"),
+        (946_684_740.0, "1999-12-31T23:59:00"),
+        ("946684740000", "1999-12-31T23:59:00"),
+        (946_684_740_000_000, "1999-12-31T23:59:00"),
+        (946_684_740_000_000_000, "1999-12-31T23:59:00"),
+        ("31795200000000000", "1971-01-04T00:00:00"),
+    ],
+)
+def test_numbers_of_the_years_before_2001_open_bars(number: object, moment: str) -> None:
+    assert time_of({"time": number}, is_opening=True).ms == ms(moment)
+
+
+def test_numbers_of_the_years_before_2001_are_ticks_where_no_counter_is_so_large() -> None:
+    """A terminal that has run for ten days counts 900 million milliseconds."""
+    for scale in (10**3, 10**6, 10**9):
+        assert time_of({"ts": 946_684_800 * scale}).ms == ms("2000-01-01T00:00:00")
+    with pytest.raises(InvalidItem, match="neither seconds"):
+        time_of({"time": 946_684_800})
+
+
+@pytest.mark.parametrize("number", [1_760_926_800_417_000, 1_760_926_800_417_000_000])
+def test_other_units_in_a_field_of_milliseconds_are_called_so(number: int) -> None:
+    with pytest.raises(InvalidItem, match="milliseconds since 1970 are expected"):
+        time_of({"time_msc": number})
+
+
 def test_an_offset_behind_a_day_is_no_time_of_day() -> None:
     """Python reads 02:00 here."""
     for text in ("2025-10-20+02:00", "2025-10-20-02:00"):
