@@ -21,7 +21,7 @@ from tickpipe.sending.dialects import Dialect, Kind, Said, UnknownForm, parse_fi
 from tickpipe.sending.headers import columns_named, is_comment, split_cells
 from tickpipe.sending.recognition import FORMS, SAMPLE_LINES, recognise
 from tickpipe.sending.textfile import BYTE_ORDER_MARK, DataFileError, TextFile
-from tickpipe.sending.timeforms import is_time, reader_of
+from tickpipe.sending.timeforms import TooEarly, is_time, reader_of
 
 
 class Timed(Protocol):
@@ -257,8 +257,8 @@ class ColumnFile(SkippingFile, ABC, Generic[Item]):
             for _ in self._items(self._rows(iter(sample))):
                 used += 1
         self._tried = None
-        # Who names a symbol may want the few lines of it.
-        wrong = [(line, exc) for line, exc in tried if not (used and isinstance(exc, Unwanted))]
+        # Who names a symbol may want the few lines of it, and the first lines of a long history are its oldest.
+        wrong = [(line, exc) for line, exc in tried if not isinstance(exc, (TooEarly, Unwanted) if used else TooEarly)]
         if len(wrong) >= _ENOUGH_LINES and len(wrong) > used:
             line, exc = wrong[0]
             cure = "" if isinstance(exc, Unwanted) else f"; {_CURE}"

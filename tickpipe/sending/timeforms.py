@@ -29,8 +29,15 @@ CLOCKS: Final = (
     "%H:%M:%S", "%H:%M", "%H.%M.%S", "%H%M%S", "%H%M%S%f", "%H%M%S %f", "%H%M", "%I:%M:%S %p", "%I:%M %p",
 )  # fmt: skip
 
-#: Numbers since 1970: how many digits they have in our time, and how many make a millisecond (a second has 0.001).
+#: Numbers since 1970: how many digits they have from September 2001 on, and how many make a millisecond (a second has
+#: 0.001).
 EPOCHS: Final = {"seconds": 10, "milliseconds": 13, "microseconds": 16, "nanoseconds": 19}
+
+#: With a digit less they are of 1977 and later where they begin so; below, they may be times of day without colons.
+_OLDER_FROM: Final = "24"
+
+#: POSIX: from here on a year of two digits is of the last century.
+_LAST_CENTURY_FROM: Final = 69
 
 #: What each directive matches; it is the group of that letter.
 _DIRECTIVES: Final = {
@@ -101,6 +108,14 @@ _REMEMBERED: Final = 1_500
 TimeReader = Callable[[str, str], int]
 
 
+#: Earlier than that no market wrote what looks like a date (milliseconds since 1970): 1900.
+_OLDEST_MS: Final = -2_208_988_800_000
+
+
+class TooEarly(InvalidItem):
+    """A time that is one, of years that are not stored."""
+
+
 class TimeForm(NamedTuple):
     """How a file writes times: a date and a time of day, or a number since 1970."""
 
@@ -119,7 +134,7 @@ class TimeForm(NamedTuple):
 def forms_of(cells: Sequence[tuple[str, str]]) -> list[TimeForm]:
     """The forms that fit the most of these cells: one, none, or several where day and month may be exchanged."""
     step = max(1, len(cells) // _TRIED)
-    readers = {form: reader_of(form, "") for cell in cells[::step] for form in _fitting(*cell)}
+    readers = {form: reader_of(form, "") for cell in cells[::step] for form in _fitting(*cell) or _older(*cell)}
     fits = {form: sum(_is_read(reader, cell) for cell in cells) for form, reader in readers.items()}
     most = max(fits.values(), default=0)
     return [form for form, number in fits.items() if number == most]
@@ -181,6 +196,14 @@ def _fitting(cell: str, clock: str) -> list[TimeForm]:
     ]
 
 
+def _older(cell: str, clock: str) -> list[TimeForm]:
+    """The unit of a number before September 2001, of a column that is one of times; elsewhere it may be anything."""
+    number = _NUMBER.fullmatch(cell.strip().replace(",", ".", 1))
+    if clock or number is None or number[1] < _OLDER_FROM:
+        return []
+    return [TimeForm(unit=unit) for unit, digits in EPOCHS.items() if digits - 1 == len(number[1])]
+
+
 @cache
 def _text_forms() -> tuple[tuple[TimeForm, re.Pattern[str]], ...]:
     """Every form of a text; without a time of day none has an offset."""
@@ -207,6 +230,8 @@ def _plain(number: str) -> str:
 def _is_read(reader: TimeReader, cell: tuple[str, str]) -> bool:
     try:
         reader(*cell)
+    except TooEarly:
+        return True
     except InvalidItem:
         return False
     return True
@@ -275,11 +300,12 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
         second, thousandths = int(parts.get("S") or 0) * 1_000, int(fraction[:3].ljust(3, "0"))
         if second >= 60_000:
             raise InvalidItem(field, f"{quoted(text)} is no time of the calendar")
-        within = second + thousandths
+        time_ms = minute + second + thousandths
         if form.has_offset:
             sign = parts["z"] or "+00"
             offset = abs(int(sign)) * 60 + int(parts["zz"] or 0)
-            return _checked(minute + within - (-offset if sign[0] == "-" else offset) * 60_000, field)
+            return _checked(time_ms - (-offset if sign[0] == "-" else offset) * 60_000, field)
+        time_ms = _checked(time_ms, field)  # before any of it is remembered
         # Without minutes all of the text is the date.
         ends = (found.end("M"), found.end("S" if "S" in parts else "M")) if "M" in parts else (len(text), len(text))
         if at in (-1, ends[0]) and end in (-1, ends[1]) and "p" not in parts and text == bare:
@@ -287,7 +313,7 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
             _remember(minutes, text[:at], minute)
             _remember(seconds, text[at:end], second)
             _remember(fractions, text[end:], thousandths)
-        return _checked(minute + within, field)
+        return time_ms
 
     expected = f"the first ones of the file, {form}"
     return read
@@ -306,7 +332,9 @@ def _minute_of(parts: dict[str, str | None]) -> int:
         ValueError: when the calendar or the day has none such.
     """
     full = parts.get("Y")
-    year = int(full) if full else 2000 + int(parts["y"] or 0)
+    year = int(full or parts["y"] or 0)
+    if not full:
+        year += 2000 if year < _LAST_CENTURY_FROM else 1900
     named = parts.get("b")
     month = _month_named(named) if named else int(parts["m"] or 0)
     hour = int(parts.get("H") or parts.get("I") or 0)
@@ -330,6 +358,8 @@ def _month_named(name: str) -> int:
 def _checked(ms: int, field: str) -> int:
     if 0 <= ms <= MAX_TIME_MSC:
         return ms
+    if _OLDEST_MS <= ms < 0:
+        raise TooEarly(field, "it is before 1970, and nothing is stored before 1971")
     raise InvalidItem(field, f"the time {ms} is not between 1970 and the year 9999 (milliseconds)")
 
 

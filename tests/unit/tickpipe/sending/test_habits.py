@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,44 @@ def test_bars_are_read_as_they_are_meant(tmp_path: Path, habit: str) -> None:
     assert [bar[:6] for bar in bars] == [
         (start + n * 60_000, 38712.5, 38720.0, 38700.5, 38715.0, 1200) for n in range(4)
     ]
+
+
+#: By how their times are written: the header and lines of bars a day apart, of which the first is of 1999-12-30.
+LAST_CENTURY = {
+    "seconds": ("time,open,high,low,close\n", "946512000 946598400 946684800"),
+    "seconds up to 2001": ("time,open,high,low,close\n", "946512000 946598400 1003276800"),
+    "milliseconds": ("time,open,high,low,close\n", "946512000000 946598400000 946684800000"),
+    "microseconds": ("time,open,high,low,close\n", "946512000000000 946598400000000 946684800000000"),
+    "nanoseconds": ("time,open,high,low,close\n", "946512000000000000 946598400000000000 946684800000000000"),
+    "years of two digits": ("Date,Open,High,Low,Close\n", "12/30/99 12/31/99 01/01/00"),
+    "years of two digits, with points": ("Datum,Open,High,Low,Close\n", "30.12.99 31.12.99 01.01.00"),
+}
+
+
+@pytest.mark.parametrize("how", LAST_CENTURY)
+def test_times_of_the_last_century(tmp_path: Path, how: str) -> None:
+    header, times = LAST_CENTURY[how]
+    path = write(tmp_path, header + "".join(f"{time},1.1,1.2,1.0,1.1\n" for time in times.split()))
+    bars, reasons = bars_of(path, Said(symbol="S", timeframe="D1"))
+    assert ([bar.time_msc for bar in bars[:2]], reasons) == ([946_512_000_000, 946_598_400_000], [])
+
+
+def test_a_time_of_day_without_colons_is_no_number_since_1970(tmp_path: Path) -> None:
+    path = write(tmp_path, "time,bid,ask\n" + "".join(f"13070925{n},1.1,1.2\n" for n in range(4)))
+    with pytest.raises(UnknownForm, match="--date-format"), TickFile(path, Said(symbol="S")):
+        pass
+
+
+def test_a_history_may_begin_before_1970(tmp_path: Path) -> None:
+    """Its oldest lines are listed, however many of the first they are, and those behind them are read."""
+    days = [datetime(1969, 6, 1, tzinfo=UTC) + timedelta(days=day) for day in range(300)]
+    path = write(tmp_path, "Date,Open,High,Low,Close\n" + "".join(f"{day:%Y-%m-%d},1.1,1.2,1.0,1.1\n" for day in days))
+    with BarFile(path, Said(symbol="S", timeframe="D1")) as bars:
+        found = [bar.time_msc for bar in bars]
+    assert found == [int(day.timestamp()) * 1000 for day in days if day.year == 1970]
+    assert (bars.skipped, bars.reasons[0]) == (
+        214, f"{path}: line 2: time: it is before 1970, and nothing is stored before 1971"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("habit", REFUSED)
