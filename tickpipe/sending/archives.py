@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from marketdata.contract.body import decode
-from marketdata.contract.fields import is_bar, with_names
+from marketdata.contract.fields import is_bar, is_said, timeframe_of, with_names
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, TooLarge, Unusable
-from marketdata.errors import TickpipeError
+from marketdata.errors import InvalidItem, TickpipeError
 from tickpipe.sending.bodies import Times, bodies_in, join, usual_in
 from tickpipe.sending.columnfile import BadLine, SkippingFile
 from tickpipe.sending.dialects import UnknownForm, field_of, parse_file_name
@@ -64,6 +64,7 @@ class ArchiveFile(SkippingFile):
 
     Args:
         symbol: the only one that is wanted, and that of items that name none; None for all.
+        timeframe: the same of bars.
         on_bad: told every line that is skipped.
         is_strict: whether the first such line ends the reading.
     """
@@ -73,14 +74,17 @@ class ArchiveFile(SkippingFile):
         path: Path,
         *,
         symbol: str | None = None,
+        timeframe: str | None = None,
         on_bad: Callable[[BadLine], None] = lambda line: None,
         is_strict: bool = False,
     ) -> None:
         super().__init__(path, TextFile(path), on_bad, is_strict)
         self._file: TextFile
-        self._symbol = symbol
-        #: Of items that name none.
-        self._default = symbol or parse_file_name(path).symbol
+        self._symbol, self._timeframe = symbol, timeframe
+        name = parse_file_name(path)
+        #: Of items that name none, and of bars that name none.
+        self._default = symbol or name.symbol
+        self._default_timeframe = timeframe or name.timeframe
 
     def __iter__(self) -> Iterator[Posted]:
         """The requests in the order of the file; short ones of one origin that follow each other are joined.
@@ -141,7 +145,7 @@ class ArchiveFile(SkippingFile):
             for item, as_written in zip(items, written, strict=True):
                 if self._is_wanted(line, item, as_written):
                     route = BARS_ROUTE if is_bar(item) else TICKS_ROUTE
-                    by_route[route].add(self._with_symbol(item, as_written))
+                    by_route[route].add(self._completed(item, as_written))
             for route, wanted in by_route.items():
                 if wanted:
                     yield Posted(Origin(route, source, agent, offset), wanted, times if route == TICKS_ROUTE else {})
@@ -182,20 +186,38 @@ class ArchiveFile(SkippingFile):
             else:
                 yield from ((line, document.around(item)) for item in document.items(piece))
 
-    def _with_symbol(self, item: Any, written: bytes) -> bytes:
-        if self._default is None or not isinstance(item, dict) or "symbol" in with_names(item):
+    def _completed(self, item: Any, written: bytes) -> bytes:
+        """The item with the symbol and, of a bar, the timeframe that it does not name."""
+        if not isinstance(item, dict):
             return written
-        return json.dumps({"symbol": self._default, **item}).encode()
+        named, added = with_names(item), {}
+        if self._default is not None and "symbol" not in named:
+            added["symbol"] = self._default
+        if self._default_timeframe is not None and not is_said(named.get("timeframe")) and is_bar(item):
+            added["timeframe"] = self._default_timeframe
+        return json.dumps(item | added).encode() if added else written
 
     def _is_wanted(self, line: int, item: Any, written: bytes) -> bool:
-        if _is_table(item):
-            self._skip_line(line, written.decode(), _NO_TABLE)
-            return False
-        said = with_names(item).get("symbol") if isinstance(item, dict) and self._symbol is not None else None
-        if said is None or said == self._symbol:
-            return True
-        self._skip_line(line, written.decode(), f"it is of {said}, not of {self._symbol}")
-        return False
+        if why := _NO_TABLE if _is_table(item) else self._why_unwanted(item):
+            self._skip_line(line, written.decode(), why)
+        return not why
+
+    def _why_unwanted(self, item: Any) -> str:
+        """What keeps an item from being one of those that are wanted; empty when nothing does."""
+        if not isinstance(item, dict):
+            return ""
+        named = with_names(item)
+        symbol, timeframe = named.get("symbol"), named.get("timeframe")
+        if self._symbol is not None and symbol not in (None, self._symbol):
+            return f"it is of {symbol}, not of {self._symbol}"
+        if not is_bar(item):
+            return ""
+        if not is_said(timeframe):
+            return "" if self._default_timeframe else "it is a bar without a timeframe; say it with --timeframe"
+        with suppress(InvalidItem):  # the server says what is wrong
+            if self._timeframe is not None and timeframe_of(timeframe) != timeframe_of(self._timeframe):
+                return f"it is of {timeframe}, not of {self._timeframe}"
+        return ""
 
 
 def _blocks(texts: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, bytes]]]:

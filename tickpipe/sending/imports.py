@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,8 @@ from marketdata.errors import InvalidItem, TickpipeError
 from tickpipe.console import INTERRUPTED, err, iso_utc, moment_of, out, print_table
 from tickpipe.sending.archives import ArchiveFile, Origin, Posted, is_archive
 from tickpipe.sending.batches import Posting
-from tickpipe.sending.columnfile import ColumnFile, kind_of
-from tickpipe.sending.dialects import Kind, Said
+from tickpipe.sending.columnfile import BadLine, ColumnFile, kind_of
+from tickpipe.sending.dialects import Kind, Said, UnknownForm
 from tickpipe.sending.document import Written
 from tickpipe.sending.history import Bar, BarFile, TickFile
 from tickpipe.sending.options import Target
@@ -34,6 +34,9 @@ _BATCH_BARS: Final = 1_000
 
 #: First rows that a dry run shows as they were read.
 _SHOWN_ROWS: Final = 3
+
+#: Options that are called otherwise than what they say.
+_OPTION_OF: Final = {"time_form": "--date-format", "closes": "--bar-times"}
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,7 @@ def recognised(path: Path, said: Said) -> Import:
         typer.BadParameter: when the options do not fit such a file.
     """
     if is_archive(path):
-        if said.zone is not None:
-            why = f"{path} is an archive, whose times the server reads by the zone of the source"
-            raise typer.BadParameter(why, param_hint="--zone")
+        _check_said_of_archive(path, said)
         return Import(path, ARCHIVE, said, "archive of requests")
     if kind_of(path, said) is Kind.TICKS:
         with TickFile(path, said) as ticks:
@@ -75,6 +76,18 @@ def recognised(path: Path, said: Said) -> Import:
         if bars.timeframe_from == "by its opening times":
             holds += ", by their opening times"
         return Import(path, Kind.BARS, said, holds, _symbol(bars), bars.timeframe, missing)
+
+
+def _check_said_of_archive(path: Path, said: Said) -> None:
+    """Raises UnknownForm for what cannot be said of JSON, whose items the server reads as an EA's."""
+    if said.zone is not None:
+        why = f"{path} is an archive, whose times the server reads by the zone of the source"
+        raise typer.BadParameter(why, param_hint="--zone")
+    without_effect = replace(said, symbol=None, timeframe=None)
+    unused = [each.name for each in fields(Said) if getattr(without_effect, each.name) != each.default]
+    if unused:
+        options = ", ".join(_OPTION_OF.get(name, f"--{name.replace('_', '-')}") for name in unused)
+        raise UnknownForm(f"{path}: it is JSON, of which {options} can say nothing; import it by itself, without")
 
 
 def preview(each: Import) -> tuple[object, ...]:
@@ -135,7 +148,7 @@ def send_archive(each: Import, target: Target, place: SavedPlace, is_strict: boo
     started = time.monotonic()
     outcome = Outcome()
     bad = BadLines(each.path, target, wait, place.bad_lines)
-    with bad, ArchiveFile(each.path, symbol=each.said.symbol, on_bad=bad.take, is_strict=is_strict) as archive:
+    with bad, _archive(each, bad.take, is_strict) as archive:
         bar = FileBar(each.path.name, archive, started, "items")
         with _resumable(place, outcome, bad), ExitStack() as senders, bar:
             opened: dict[Origin, ItemSender] = {}
@@ -155,6 +168,13 @@ def send_archive(each: Import, target: Target, place: SavedPlace, is_strict: boo
         outcome.add_skipped(archive.skipped, archive.reasons)
     report(outcome, "items", time.monotonic() - started)
     return outcome
+
+
+def _archive(
+    each: Import, on_bad: Callable[[BadLine], None] = lambda line: None, is_strict: bool = False
+) -> ArchiveFile:
+    said = each.said
+    return ArchiveFile(each.path, symbol=said.symbol, timeframe=said.timeframe, on_bad=on_bad, is_strict=is_strict)
 
 
 def _symbol(file: ColumnFile[Any]) -> str:
@@ -215,7 +235,7 @@ def _preview_archive(each: Import) -> tuple[object, ...]:
     ticks = bars = 0
     symbols: set[str] = set()
     first = last = None
-    with ArchiveFile(each.path, symbol=each.said.symbol) as archive:
+    with _archive(each) as archive:
         for origin, written, _ in archive:
             items = _decoded(written)
             if not ticks + bars:

@@ -149,6 +149,8 @@ def unknown(path: Path, cells: Sequence[str], separator: str = ",") -> UnknownFo
     words = line.split()
     by_spaces = sum(map(bool, fields_of(words))) > 1 or (len(words) > 2 and is_time(words[0], words[1]))
     why = "its cells are parted by spaces, write tabs, semicolons or commas" if by_spaces else FORMS
+    if line.startswith(("{", "[{")):
+        why = "it is JSON, which `tickpipe import` reads from a file"
     if not line.isascii():
         why += "; where its letters are wrong, say --encoding, such as cp1251 or cp932"
     return UnknownForm(f"{path}: the first line is {line[:QUOTED]!r}; {why}")

@@ -100,6 +100,43 @@ def test_a_fallback_holds_bodies(tmp_path: Path, content: str) -> None:
     assert (origin.route, items) == ("/ingest", [bar(20), bar(21)])
 
 
+#: As the MetaTrader5 package for Python has it, without symbol and timeframe.
+RATE = {"time": 1_760_926_800, "open": 1.1, "high": 1.2, "low": 1.0, "close": 1.1, "tick_volume": 5, "spread": 2}
+
+
+@pytest.mark.parametrize("content", [json.dumps([RATE, RATE]), f"{json.dumps(RATE)}\n{json.dumps(RATE)}\n"])
+def test_bars_without_a_timeframe_have_that_which_is_said_or_of_the_files_name(tmp_path: Path, content: str) -> None:
+    for name, timeframe, expected in (("EURUSD_M5.json", None, "M5"), ("EURUSD.json", "H1", "H1")):
+        (tmp_path / name).write_text(content)
+        with ArchiveFile(tmp_path / name, timeframe=timeframe) as archive:
+            ((origin, items, _),) = archive
+        assert origin.route == "/ingest"
+        assert [json.loads(item) for item in items] == [RATE | {"symbol": "EURUSD", "timeframe": expected}] * 2
+        assert archive.reasons == []
+
+
+def test_a_bar_without_a_timeframe_is_told_what_to_say(tmp_path: Path) -> None:
+    path = tmp_path / "EURUSD.jsonl"
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in (RATE, RATE | {"timeframe": None}, tick(0), bar(20))))
+
+    found, reasons = requests(path)
+
+    assert [items for _, items in found] == [[tick(0)], [bar(20)]]
+    assert [reason.partition(": ")[2] for reason in reasons] == [
+        f"line {line}: it is a bar without a timeframe; say it with --timeframe" for line in (1, 2)
+    ]
+
+
+def test_who_says_a_timeframe_gets_no_bars_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "bars.jsonl"
+    path.write_text("".join(f"{json.dumps(bar(20) | {'timeframe': name})}\n" for name in ("M1", "PERIOD_H1", "H1")))
+
+    with ArchiveFile(path, timeframe="H1") as archive:
+        items = [json.loads(item)["timeframe"] for _, written, _ in archive for item in written]
+
+    assert (items, archive.reasons) == (["PERIOD_H1", "H1"], [f"{path}: line 1: it is of M1, not of H1"])
+
+
 def test_bytes_of_windows_1252_are_read_as_the_server_reads_them(tmp_path: Path) -> None:
     path = tmp_path / "PDC_fallback_1.json"
     path.write_bytes(b'{"ticks":[{"symbol":"EURUSD.\xa3","bid":1.1,"ask":1.2,"ts_msc":1760926800417}]}')

@@ -184,6 +184,23 @@ def test_options_say_what_the_first_lines_do_not(folder: Path, producer: Scripte
         assert run("ticks.txt", "-s", "EURUSD", *wrong).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--bar-times", "close"], ["--columns", "time,bid,ask"], ["--skip-rows", "1"], ["--decimal", ","],
+        ["--date-format", "%d/%m/%Y %H:%M"], ["--symbol-column", "pair"], ["--digits", "5"], ["--encoding", "cp1251"],
+    ],
+)  # fmt: skip
+def test_what_can_say_nothing_of_json_is_refused(folder: Path, producer: ScriptedServer, option: list[str]) -> None:
+    """Bars that have the times of their closes would be stored a period late."""
+    (folder / "bars.json").write_text('[{"symbol":"S","timeframe":"M1","time":1549238460,"open":1,"close":1}]')
+
+    done = run("bars.json", *option, producer=producer)
+
+    assert (done.exit_code, producer.requests) == (2, [])
+    assert f"it is JSON, of which {option[0]} can say nothing" in " ".join(done.output.split())
+
+
 def test_every_symbol_of_a_column_is_sent_with_its_own_point(folder: Path, producer: ScriptedServer) -> None:
     (folder / "ticks.csv").write_text("time_msc,symbol,bid,ask\n1,EURUSD,1.18501,1.18503\n2,XAUUSD,5000.10,5000.30\n")
 
