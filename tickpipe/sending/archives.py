@@ -17,7 +17,8 @@ from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE, TooLarge, Unusable
 from marketdata.errors import InvalidItem, TickpipeError
 from tickpipe.sending.bodies import Times, bodies_in, join, usual_in
 from tickpipe.sending.columnfile import BadLine, SkippingFile
-from tickpipe.sending.dialects import UnknownForm, field_of, parse_file_name
+from tickpipe.sending.columnnames import field_of
+from tickpipe.sending.dialects import UnknownForm, parse_file_name
 from tickpipe.sending.document import Document, Written
 from tickpipe.sending.textfile import DataFileError, TextFile
 

@@ -1,18 +1,17 @@
-"""What files of ticks and bars look like, as tables: names of columns, programs that write them, names of files."""
+"""What files of ticks and bars look like, as tables: programs that write them, and names of files."""
 
 import re
-import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, timedelta, timezone, tzinfo
+from datetime import UTC, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import unquote
-from zoneinfo import ZoneInfo
 
 from marketdata.errors import TickpipeError
 from marketdata.timeframes import TIMEFRAMES
+from tickpipe.sending.columnnames import EST, normalised
 from tickpipe.sending.numberforms import NumberForm
 from tickpipe.sending.timeforms import TimeForm
 
@@ -23,72 +22,6 @@ class Kind(StrEnum):
     TICKS = "ticks"
     BARS = "bars"
 
-
-#: Eastern Standard Time without summer time, whatever the instrument.
-_EST: Final = timezone(timedelta(hours=-5), "EST, UTC-05:00")
-
-#: The fields of a tick or a bar, and what their columns are called: in lower case, letters and digits only.
-NAMES: Final = {
-    "symbol": ("symbol", "ticker", "instrument", "pair", "ric", "currencypair"),
-    "timeframe": ("timeframe", "per", "period", "tf"),
-    "date": ("date", "day", "dtyyyymmdd", "日期", "日付", "날짜", "일자"),
-    "time": ("time", "timestamp", "datetime", "ts", "localtime", "dateandtime", "opentime", "timeopen",
-             "transacttime", "transactiontime", "startat", "windowstart", "ratedatetime", "participanttimestamp",
-             "siptimestamp", "etcutc", "timestampus", "timestampns", "epochms", "时间", "時間", "時刻", "日時", "시간"),
-    "time_msc": ("timemsc", "tsmsc", "timems", "timestampms"),
-    "milliseconds": ("milliseconds", "millisecond", "millis", "msec", "ms"),
-    "bid": ("bid", "bidprice", "ratebid", "bestbidprice", "pricebid"),
-    "ask": ("ask", "askprice", "rateask", "bestaskprice", "priceask", "offer"),
-    "last": ("last", "lastprice", "price", "tradeprice", "pxlast", "价格", "価格"),
-    "open": ("open", "pxopen", "mido", "bidopen", "开盘", "开盘价", "開盤", "開盤價", "始値", "시가"),
-    "high": ("high", "pxhigh", "midh", "bidhigh", "最高", "最高价", "最高價", "高値", "고가"),
-    "low": ("low", "pxlow", "midl", "bidlow", "最低", "最低价", "最低價", "安値", "저가"),
-    "close": ("close", "closelast", "midc", "bidclose", "收盘", "收盘价", "收盤", "收盤價", "終値", "종가"),
-    "tick_volume": ("tickvolume", "tickvol", "ticks", "numberoftrades", "totalticks", "tradecount"),
-    "volume": ("volume", "vol", "size", "quantity", "qty", "totalvolume", "lots", "pxvolume", "成交量", "出来高",
-               "거래량"),
-    "volume_real": ("volumereal", "realvolume"),
-    "spread": ("spread", "点差"),
-    "flags": ("flags", "flag"),
-}  # fmt: skip
-
-#: The same in languages whose numbers have decimal commas.
-COMMA_NAMES: Final = {
-    "symbol": ("ativo",),
-    "date": ("datum", "data", "fecha", "дата"),
-    "time": ("zeit", "uhrzeit", "hora", "heure", "ora", "время"),
-    "bid": ("geld", "бид"),
-    "ask": ("brief", "аск"),
-    "last": ("preis", "precio", "preço", "prix", "prezzo", "цена", "zuletzt", "último", "últ"),
-    "open": ("abertura", "abert", "apertura", "eröffnung", "eröffn", "erster", "ouverture", "открытие", "откр",
-             "otwarcie"),
-    "high": ("máxima", "máximo", "máx", "hoch", "höchst", "haut", "massimo", "максимум", "макс", "najwyższy",
-             "najwyzszy"),
-    "low": ("mínima", "mínimo", "mín", "tief", "tiefst", "bas", "minimo", "минимум", "мин", "najniższy", "najnizszy"),
-    "close": ("fechamento", "fech", "cierre", "schluss", "schlusskurs", "clôture", "chiusura", "закрытие", "закр",
-              "zamknięcie", "zamkniecie"),
-    "tick_volume": ("тики",),
-    "volume": ("volumen", "wolumen", "quantidade", "stück", "stücke", "stuecke", "объем", "объём"),
-    "spread": ("спред",),
-}  # fmt: skip
-
-#: The prices of a bar.
-PRICES: Final = ("open", "high", "low", "close")
-
-#: What one letter means where those of all four prices stand together.
-_LETTERS: Final = {
-    "t": "time", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "n": "tick_volume",
-}  # fmt: skip
-_LETTERS_OF_PRICES: Final = frozenset("ohlc")
-
-_FIELD_OF: Final = {name: field for table in (NAMES, COMMA_NAMES) for field, names in table.items() for name in names}
-_WITH_COMMA: Final = frozenset(name for names in COMMA_NAMES.values() for name in names)
-
-#: What a column may be said to be with --columns; `-` is one that is not read.
-FIELDS: Final = (*NAMES, "-")
-
-#: Zones that the name of a column of times says, as in `Gmt time` and `Time (EET)`.
-ZONE_IN_NAME: Final = {"gmt": UTC, "utc": UTC, "eet": ZoneInfo("EET"), "est": _EST}
 
 #: Separators, the surest first: a comma may also be a decimal sign.
 SEPARATORS: Final = ("\t", ";", "|", ",")
@@ -166,8 +99,8 @@ WRITERS: Final = (
     Writer("TradeStation or MultiCharts", frozenset({"date", "time", "open", "vol", "oi"}), closes=True),
     Writer("StrategyQuant", frozenset({"time", "ask", "bid", "volume"})),
     Writer("MetaTrader 4 or StrategyQuant", frozenset({"date", "time", "open", "volume"})),
-    Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S%f"), zone=_EST),
-    Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S"), zone=_EST, has_volume=False),
+    Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S%f"), zone=EST),
+    Writer("HistData", form=TimeForm("%Y%m%d", "%H%M%S"), zone=EST, has_volume=False),
     Writer("NinjaTrader", form=TimeForm("%Y%m%d", "%H%M%S"), has_volume=True, closes=None),
     Writer("NinjaTrader", form=TimeForm("%Y%m%d", "%H%M%S %f"), zone=UTC),
     Writer("TrueFX", form=TimeForm("%Y%m%d", "%H:%M:%S"), first="symbol", zone=UTC),
@@ -198,8 +131,8 @@ _FILE_NAMES: Final = tuple(
     (re.compile(pattern + r"(?:\..*)?", re.ASCII), zone)
     for pattern, zone in (
         (r"(?P<symbol>.+?)(?:_(?P<timeframe>[A-Za-z]+\d*))?_\d{8,14}_\d{8,14}", None),
-        (r"DAT_(?:ASCII|MT|MS|XLSX)_(?P<symbol>[A-Z0-9]+)_(?:T|(?P<timeframe>M1))_\d{4,6}", _EST),
-        (r"HISTDATA_COM_(?:ASCII|MT|MS)_(?P<symbol>[A-Z0-9]+)_(?:T|(?P<timeframe>M1))_?\d{4,6}", _EST),
+        (r"DAT_(?:ASCII|MT|MS|XLSX)_(?P<symbol>[A-Z0-9]+)_(?:T|(?P<timeframe>M1))_\d{4,6}", EST),
+        (r"HISTDATA_COM_(?:ASCII|MT|MS)_(?P<symbol>[A-Z0-9]+)_(?:T|(?P<timeframe>M1))_?\d{4,6}", EST),
         (r"(?P<symbol>[A-Z0-9]+)_Ticks_[\d.]+-[\d.]+", None),
         (r"(?P<symbol>[A-Za-z0-9]+)-tick-\d{4}-\d\d-\d\d-.*", None),
         (r"(?P<symbol>[A-Za-z0-9]+)-(?P<timeframe>[mh]\d+|d1|mn1)-(?:bid|ask)-\d{4}-\d\d-\d\d-.*", None),
@@ -311,38 +244,6 @@ class Dialect:
         ]
 
 
-def fields_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The field that each column holds, by the names of all; empty for those that are not read."""
-    # R's xts writes `EURUSD.Open`.
-    ends = [name.rpartition(".")[2] for name in names]
-    if {"Open", "High", "Low", "Close"} <= {*ends} and not {"Open", "High", "Low", "Close"} & {*names}:
-        return tuple(map(field_of, ends))
-    if {name.strip().lower() for name in names} >= _LETTERS_OF_PRICES:
-        return tuple(_LETTERS.get(name.strip().lower(), "") or field_of(name) for name in names)
-    return tuple(map(field_of, names))
-
-
-def writes_comma(names: Sequence[str]) -> bool:
-    """Whether a header is in a language whose numbers have decimal commas."""
-    return any(normalised(name) in _WITH_COMMA for name in names)
-
-
-def field_of(name: str) -> str:
-    """The field that a column holds by its name; empty when it is none that is read."""
-    return _FIELD_OF.get(normalised(name), "") or _FIELD_OF.get(_without_zone(name), "")
-
-
-def normalised(name: str) -> str:
-    """The letters and digits of a column's name, in lower case: `<Tick_Vol>` is `tickvol`."""
-    # Some programs, and macOS, write é as two characters.
-    return "".join(filter(str.isalnum, unicodedata.normalize("NFC", name).lower()))
-
-
-def zone_in(name: str) -> tzinfo | None:
-    """The zone that the name of a column of times says."""
-    return next((zone for word, zone in ZONE_IN_NAME.items() if word in re.split(r"\W+", name.lower())), None)
-
-
 def writer_of(header: Sequence[str], columns: Sequence[str], form: TimeForm | None, *, has_volume: bool) -> Writer:
     """Who writes files with this header or, without one, with these columns and times in this form."""
     names = [normalised(name) for name in header]
@@ -385,7 +286,3 @@ def _parse(name: str) -> FileName:
             return FileName(f"{symbol}_{named}", None, zone)
         return FileName(symbol.upper() if symbol.islower() else symbol, timeframe, zone, closes)
     return FileName()
-
-
-def _without_zone(name: str) -> str:
-    return normalised("".join(word for word in re.split(r"\W+", name.lower()) if word not in ZONE_IN_NAME))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tickpipe.sending.dialects import PRICES, SEPARATORS, Said, UnknownForm, field_of, fields_of, normalised
+from tickpipe.sending.columnnames import PRICES, field_of, fields_of, normalised
+from tickpipe.sending.dialects import SEPARATORS, Said, UnknownForm
 from tickpipe.sending.timeforms import is_time
 
 #: Headers of files that would be read wrong by the names of their columns, and what to do.

@@ -134,7 +134,7 @@ def said_of(
 
 
 def _columns(text: str | None) -> tuple[str, ...] | None:
-    from tickpipe.sending.dialects import FIELDS, field_of
+    from tickpipe.sending.columnnames import FIELDS, field_of
 
     if text is None:
         return None

@@ -6,21 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tickpipe.sending.dialects import (
-    PRICES,
-    WRITERS,
-    Dialect,
-    Kind,
-    Said,
-    UnknownForm,
-    field_of,
-    fields_of,
-    normalised,
-    parse_file_name,
-    writer_of,
-    writes_comma,
-    zone_in,
-)
+from tickpipe.sending.columnnames import PRICES, field_of, fields_of, normalised, writes_comma, zone_in
+from tickpipe.sending.dialects import WRITERS, Dialect, Kind, Said, UnknownForm, parse_file_name, writer_of
 from tickpipe.sending.headers import (
     OTHER_QUOTE,
     QUOTE,

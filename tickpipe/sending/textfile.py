@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Final, Self, cast
 
 from marketdata.contract.body import stray_character
 from marketdata.errors import TickpipeError, missing_extra
-from tickpipe.sending.dialects import UnknownForm, field_of
+from tickpipe.sending.columnnames import field_of
+from tickpipe.sending.dialects import UnknownForm
 
 #: A longer line is not one of ticks or bars; its rest is left out (characters). Two hundred are in memory at once.
 _LONGEST_LINE: Final = 20_000

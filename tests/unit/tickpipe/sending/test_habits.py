@@ -23,6 +23,7 @@ from pyarrow import feather, parquet
 
 from marketdata.errors import TickpipeError
 from tickpipe.sending.columnfile import kind_of
+from tickpipe.sending.columnnames import field_of, zone_in
 from tickpipe.sending.dialects import Kind, Said, UnknownForm, parse_file_name
 from tickpipe.sending.history import BarFile, TickFile
 from tickpipe.sending.textfile import unpacked
@@ -60,6 +61,14 @@ TICKS = {
 BARS = {
     "Portuguese": ("Data;Hora;Abertura;Máxima;Mínima;Fechamento;Volume\n",
                    "25/03/2024;13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "Portuguese without accents": ("Data;Hora;Abertura;Maxima;Minima;Ultimo;Volume\n",
+                                   "25/03/2024;13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "Portuguese, date and hour in one": ("Data/Hora;Abertura;Máximo;Mínimo;Fechamento;Volume\n",
+                                         "25/03/2024 13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "German without umlauts": ("Datum/Zeit;Eroeffnung;Hoechst;Tiefst;Schluss;Stuecke\n",
+                               "25.03.2024 13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
+    "French without accents": ("Date et heure;Ouverture;Haut;Bas;Cloture;Volume\n",
+                               "25/03/2024 13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
     "Russian": ("Дата;Время;Открытие;Максимум;Минимум;Закрытие;Объем\n",
                 "25.03.2024;13:0{n};38712,5;38720,0;38700,5;38715,0;1200\n"),
     "German": ("Datum;Uhrzeit;Eröffnung;Hoch;Tief;Schluss;Volumen\n",
@@ -118,6 +127,18 @@ NAMES = {
 }
 
 
+#: Names of columns: the field that they hold, and the zone that they say.
+NAMED = {
+    "Data/Hora": ("time", None), "Data e hora": ("time", None), "Fecha y hora": ("time", None),
+    "Datum/Uhrzeit": ("time", None), "Дата и время": ("time", None), "Date & Time": ("time", None),
+    "Server time": ("time", None), "tick_time": ("time", None), "timestamp_utc": ("time", UTC),
+    "Date_Time (GMT)": ("time", UTC), "UTC time": ("time", UTC), "Open time UTC": ("time", UTC),
+    "ts_ms": ("time_msc", None),
+    "Best Bid": ("bid", None), "best_ask": ("ask", None), "bid_px": ("bid", None), "Preco": ("last", None),
+    "Clo\u0302ture": ("close", None), "시가": ("open", None), "Close time": ("", None), "Time left": ("", None),
+    "Bid time": ("", None), "UTC": ("", UTC), "Volume time": ("", None),
+}  # fmt: skip
+
 PLAIN = b"time,bid,ask\n2024-03-25 13:07:09.250,1.08412,1.08415\n"
 
 
@@ -175,6 +196,12 @@ def test_ticks_are_read_as_they_are_meant(tmp_path: Path, habit: str) -> None:
     with TickFile(path, Said(symbol="S")) as ticks:
         found = [(tick.time_msc, tick.bid, tick.ask, tick.last, tick.volume) for tick in ticks]
     assert (ticks.reasons, found) == ([], [(TIME + n, 1.08412, 1.08415, 0.0, 0.0) for n in range(4)])
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_column_is_known_by_its_name(name: str) -> None:
+    field, zone = NAMED[name]
+    assert (field_of(name), zone_in(name)) == (field, zone)
 
 
 @pytest.mark.parametrize("form", ["%Y.%m.%d", "%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y"])
