@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketdata.candle import BrokerBar
 from marketdata.contract.fields import (
+    finite,
     is_said,
     number,
     price,
@@ -53,7 +54,9 @@ class PostedBar(Struct, gc=False):
     tick_volume: _Count | UnsetType = UNSET
     volume: Annotated[_Count, Meta(description="the tick volume by its other name")] | UnsetType = UNSET
     real_volume: Annotated[float | None, Meta(description="volume of the deals")] | UnsetType = UNSET
-    spread: Annotated[_Count | None, Meta(description="points")] | UnsetType = UNSET
+    spread: Annotated[int | None, Meta(description="points, negative where the ask was below the bid")] | UnsetType = (
+        UNSET
+    )
 
 
 class ReadBar(NamedTuple):
@@ -235,18 +238,20 @@ def _volumes(item: dict[str, Any]) -> tuple[int, float | None]:
 
 
 def _spread(item: dict[str, Any], high: float) -> int | None:
-    """Points. What is written as a fraction, such as 1.00 for gold, is a price difference.
+    """Points, negative where the ask was below the bid. A fraction, such as 1.00 for gold, is a price difference.
 
     Unless it is larger than the price: pandas writes points as 2.0 once a row of the column has none.
     """
     value = item.get("spread")
     if not is_said(value):
         return None
-    spread = number(value, "spread")
-    is_fraction = isinstance(value, float) or (isinstance(value, str) and not value.strip().isdecimal())
-    if is_fraction and spread <= abs(high):
+    spread = finite(value, "spread")
+    is_fraction = isinstance(value, float) or (isinstance(value, str) and not value.strip().lstrip("-").isdecimal())
+    if is_fraction and abs(spread) <= abs(high):
         point = point_of(item)
-        return round(spread / point) if point and spread / point < _MAX_SPREAD else None
+        return round(spread / point) if point and abs(spread / point) < _MAX_SPREAD else None
     if not spread.is_integer():
         return None
-    return whole(value, "spread", _MAX_SPREAD)
+    if abs(spread) > _MAX_SPREAD:
+        raise InvalidItem("spread", f"no spread has so many points: {quoted(value)}")
+    return int(spread)

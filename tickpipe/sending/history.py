@@ -1,6 +1,7 @@
 """The ticks and the bars of files of history, whatever dialect they are written in."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, pairwise
 from typing import Final, NamedTuple
 
@@ -256,10 +257,13 @@ class BarFile(ColumnFile[Bar]):
     timeframe_from = ""
     #: How long before the times in the file its bars open.
     _closing_ms = 0
+    #: Whether the volumes count what was traded, also those that are whole: no number of ticks has a fraction.
+    _is_traded = False
 
     def _begin(self, rows: list[list[str]]) -> None:
         column = self.dialect.column_of
         self._closing_ms = 0
+        self._is_traded = self._counts_what_was_traded(rows)
         inferred = inferred_timeframe(self._sampled_openings(rows))
         whole = next((row for row in rows if len(row) >= len(self.dialect.columns)), None)
         in_column = _timeframe_in(whole[column["timeframe"]]) if "timeframe" in column and whole else None
@@ -280,6 +284,17 @@ class BarFile(ColumnFile[Bar]):
         if self.dialect.closes and width_ms is not None and width_ms < DAY_MS:
             self._closing_ms = width_ms  # longer bars have the date of their day
         self._check_openings(rows, self.timeframe, inferred)
+
+    def _counts_what_was_traded(self, rows: list[list[str]]) -> bool:
+        volume_at, _ = _volumes_at(self.dialect.column_of)
+        if volume_at is None:
+            return False
+        number = number_reader_of(self.dialect.numbers)
+        for cells in rows:
+            with suppress(InvalidItem, IndexError):  # it is reported when its turn comes
+                if not _optional(number, cells[volume_at], "volume").is_integer():
+                    return True
+        return False
 
     def _check_openings(self, rows: list[list[str]], timeframe: str, inferred: str | None) -> None:
         names = list(TIMEFRAMES)
@@ -335,11 +350,10 @@ class BarFile(ColumnFile[Bar]):
                 open_, high, low, close = (number(cells[at], name) for at, name in prices_at)
                 volume = 0.0 if volume_at is None else _optional(number, cells[volume_at], "volume")
                 real = None if real_at is None else _optional(number, cells[real_at], "real_volume") or None
-                if not volume.is_integer():
-                    volume, real = 0.0, volume  # no number of ticks has a fraction
+                self._is_traded = self._is_traded or not volume.is_integer()
+                if self._is_traded:
+                    volume, real = 0.0, volume or None
                 spread = None if spread_at is None else optional_number(number, cells[spread_at], "spread")
-                if spread is not None:
-                    _volume(spread)
                 check_prices(open_, high, low, close, int(volume))
                 bar = Bar(
                     self._utc_ms(opening, symbol), open_, high, low, close, int(volume), real,

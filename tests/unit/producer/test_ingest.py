@@ -322,6 +322,7 @@ async def test_a_bar_becomes_a_broker_bar(bench: Bench) -> None:
         ({"spread": 1.00, "point": 0.01}, {"spread": 100}),  # gold: a price difference
         ({"spread": 1.00}, {"spread": None}),
         ({"spread": "6"}, {"spread": 6}),
+        ({"spread": -1}, {"spread": -1}),  # the ask was below the bid
         ({"timeframe": "PERIOD_H1", "ts": "2025-10-20T02:00:00Z"}, {"timeframe": "H1", "closed": True}),
         ({"open": -37.0, "high": -36.5, "low": -40.32, "close": -39.0, "volume": 120}, {"open": -37.0, "low": -40.32}),
     ],
@@ -348,7 +349,7 @@ async def test_fields_of_a_bar(bench: Bench, change: dict[str, Any], expected: d
         ({"volume": None}, "volume"),
         ({"tick_volume": 1.5}, "tick_volume"),
         ({"real_volume": -1}, "real_volume"),
-        ({"spread": -1}, "spread"),
+        ({"spread": -(2**31)}, "spread"),
         ({"ts": None}, "ts"),
     ],
 )

@@ -222,6 +222,8 @@ def test_a_bar_time_that_says_nothing_leaves_the_bar_its_own_time(nothing: objec
         (4021.5, {"spread": 1.0, "digits": 2}, 100), (4021.5, {"spread": "1.00", "point": 0.01}, 100),
         (1.16, {"spread": 2.0, "digits": 5}, 2), (1.16, {"spread": "13.0"}, 13),
         (1.16, {"spread": 0.00002, "digits": 5}, 2),
+        # The ask was below the bid.
+        (1.16, {"spread": -2}, -2), (1.16, {"spread": "-13"}, -13), (1.16, {"spread": -0.00002, "digits": 5}, -2),
         (1.16, {"spread": 2.5, "digits": 5}, None), (1.16, {"spread": math.nan, "digits": 5}, None),
     ],
 )  # fmt: skip

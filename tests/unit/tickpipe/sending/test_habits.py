@@ -244,6 +244,22 @@ def test_times_of_the_last_century(tmp_path: Path, how: str) -> None:
     assert ([bar.time_msc for bar in bars[:2]], reasons) == ([946_512_000_000, 946_598_400_000], [])
 
 
+def test_volumes_of_which_one_has_a_fraction_are_all_what_was_traded(tmp_path: Path) -> None:
+    """A whole one would be a number of ticks, in one bar among others that have none."""
+    volumes = ["3", "0", "0.5", "1.00", "12"]
+    lines = "".join(f"2024-03-25 13:0{n},1.1,1.2,1.0,1.1,{volume}\n" for n, volume in enumerate(volumes))
+    bars, reasons = bars_of(write(tmp_path, f"time,open,high,low,close,volume\n{lines}"), Said(symbol="S"))
+    assert ([(bar.tick_volume, bar.real_volume) for bar in bars], reasons) == (
+        [(0, 3.0), (0, None), (0, 0.5), (0, 1.0), (0, 12.0)], []
+    )  # fmt: skip
+
+
+def test_the_ask_of_a_bar_may_have_been_below_its_bid(tmp_path: Path) -> None:
+    lines = "".join(f"2024-03-25 13:0{n},1.1,1.2,1.0,1.1,5,-{n}\n" for n in range(1, 4))
+    bars, reasons = bars_of(write(tmp_path, f"time,open,high,low,close,tick_volume,spread\n{lines}"), Said(symbol="S"))
+    assert ([bar.spread for bar in bars], reasons) == ([-1, -2, -3], [])
+
+
 def test_a_time_of_day_without_colons_is_no_number_since_1970(tmp_path: Path) -> None:
     path = write(tmp_path, "time,bid,ask\n" + "".join(f"13070925{n},1.1,1.2\n" for n in range(4)))
     with pytest.raises(UnknownForm, match="--date-format"), TickFile(path, Said(symbol="S")):
