@@ -61,6 +61,9 @@ _WIDEST: Final = 0.2
 #: Times from which on it is the form that is not known, not the lines that are bad.
 _SEVERAL: Final = 3
 
+#: What no text has: control characters but tabs.
+_NO_TEXT: Final = re.compile(r"[\x00-\x08\x0b-\x1f]")
+
 #: Longest part of a first line that a message quotes (characters).
 QUOTED: Final = 80
 
@@ -138,7 +141,9 @@ def unknown(path: Path, cells: Sequence[str], separator: str = ",") -> UnknownFo
     why = "its cells are parted by spaces, write tabs, semicolons or commas" if by_spaces else FORMS
     if line.startswith(("{", "[{")):
         why = "it is JSON, which `tickpipe import` reads from a file"
-    if not line.isascii():
+    elif _NO_TEXT.search(line):
+        why = "it is no text; export the ticks or bars as CSV"
+    elif not line.isascii():
         why += "; where its letters are wrong, say --encoding, such as cp1251 or cp932"
     return UnknownForm(f"{path}: the first line is {line[:QUOTED]!r}; {why}")
 

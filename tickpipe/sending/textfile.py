@@ -58,7 +58,17 @@ _FOREIGN: Final = (
         "it is a database of SQLite; `tickpipe relay export --db` sends that of an EA or a relay",
     ),
     (0, b"\xd0\xcf\x11\xe0", "it is a workbook of Excel; save it as CSV"),
-)
+    (4, b"(C)opyright", "it is MetaTrader 4's own file; export CSV from its History Center"),
+    (4, "Copyright".encode("utf-16-le"), "it is MetaTrader 5's own file; export the bars or ticks from its Symbols"),
+    (0, b"]\0\0", "it is packed by LZMA, as Dukascopy's bi5; let JForex or dukascopy-node write CSV"),
+    (0, b"\x93NUMPY", "it is an array of numpy; write CSV or Parquet, as pandas does"),
+    (0, b"\x89HDF", "it is HDF5; write CSV or Parquet, as pandas does"),
+    *((0, bytes((0x80, protocol)), "it is a pickle of Python; write CSV or Parquet, as pandas does")
+      for protocol in range(2, 6)),
+    (0, b"%PDF", "it is a PDF; save the data as CSV"),
+    *((0, sign, "it is a page or a report, not a table; save it as CSV")
+      for sign in (b"<html", b"<HTML", b"<!DOCTYPE", b"<!doctype", b"<?xml")),
+)  # fmt: skip
 
 #: Files that are joined have one within.
 BYTE_ORDER_MARK: Final = "\ufeff"

@@ -7,6 +7,7 @@ import bz2
 import gzip
 import io
 import lzma
+import pickle
 import sqlite3
 import tarfile
 import zipfile
@@ -173,6 +174,19 @@ PACKED: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "gzip in a zip": (lambda folder: in_zip("a.csv", gzip.compress(PLAIN)), "packed once more"),
     "tar in gzip": (lambda folder: in_tar(PLAIN), "tar archive"),
     "a workbook": (lambda folder: in_zip("xl/workbook.xml", b"<xml/>"), "save it as CSV"),
+    "the history of MetaTrader 4": (
+        lambda folder: b"\x91\1\0\0(C)opyright 2003, MetaQuotes Software Corp." + bytes(200),
+        "History Center",
+    ),
+    "the history of MetaTrader 5": (
+        lambda folder: b"\xf5\1\0\0" + "Copyright 2000-2024, MetaQuotes Ltd.".encode("utf-16-le"),
+        "from its Symbols",
+    ),
+    "Dukascopy's own": (lambda folder: lzma.compress(PLAIN, lzma.FORMAT_ALONE), "dukascopy-node"),
+    "numpy's own": (lambda folder: b"\x93NUMPY\1\0v\0{'descr': '<f8'}\n", "write CSV or Parquet"),
+    "a pickle": (lambda folder: pickle.dumps([1.08412, 1.08415]), "write CSV or Parquet"),
+    "a report": (lambda folder: b"<!DOCTYPE html><html><table></table></html>", "save it as CSV"),
+    "something else that is no text": (lambda folder: b"TICKS\1\2\3\x1f" * 20, "it is no text"),
     "a database": (sqlite_database, "tickpipe relay export --db"),
 }
 
