@@ -50,8 +50,9 @@ _OTHERS_SHARE: Final = 0.1
 #: copied for each, so their number is bounded.
 _MAX_MEMBERS: Final = 10_000
 
-#: What every gzip begins with.
+#: What every gzip begins with, and the method of zlib's header.
 _GZIP_MAGIC: Final = b"\x1f\x8b"
+_ZLIB_METHOD: Final = b"\x78"
 
 _PLAIN: Final = (b"", b"identity")
 _GZIP: Final = (b"gzip", b"x-gzip")
@@ -221,9 +222,13 @@ async def read_body(
     else:
         body = await _receive_in_time(first, receive, limit_bytes, reserve)
     if encoding in _PLAIN:
-        if not body.startswith(_GZIP_MAGIC):
+        # What begins so is no JSON in any case. MQL5's CryptEncode(CRYPT_ARCH_ZIP, …) makes zlib's.
+        if body.startswith(_GZIP_MAGIC):
+            encoding = _GZIP[0]
+        elif body.startswith(_ZLIB_METHOD) and _has_zlib_header(body):
+            encoding = _DEFLATE
+        else:
             return body
-        encoding = _GZIP[0]  # it is no text in any case
     return await _unpacked(body, _window_bits(body, encoding), encoding.decode(), limit_bytes, reserve, turn=turn)
 
 
@@ -295,9 +300,12 @@ async def _receive_all(
 def _window_bits(body: bytes, encoding: bytes) -> int:
     if encoding != _DEFLATE:
         return _GZIP_WINDOW_BITS
-    # RFC 1950: zlib's header is method 8 and a multiple of 31.
-    has_header = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
-    return zlib.MAX_WBITS if has_header else _BARE_WINDOW_BITS
+    return zlib.MAX_WBITS if _has_zlib_header(body) else _BARE_WINDOW_BITS
+
+
+def _has_zlib_header(body: bytes) -> bool:
+    # RFC 1950: method 8, and a multiple of 31.
+    return len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0
 
 
 async def _unpacked(

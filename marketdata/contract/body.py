@@ -77,7 +77,8 @@ _ESCAPED: Final = frozenset('"\\/bfnrt')
 #: What is said of the body of an HTML form.
 FORM_DATA: Final = f"the body is form data; {_HOW_TO_POST}"
 
-_FORM_DATA: Final = re.compile(rb"[A-Za-z_][\w.-]{0,63}=")
+#: `data=…`, the same without a name but encoded as for one, and the form that uploads files.
+_FORM_DATA: Final = re.compile(rb"[A-Za-z_][\w.-]{0,63}=|%(?:7b|5b)|--[\w-]{1,70}\r?\n", re.IGNORECASE)
 
 _DECIMAL_COMMA: Final = re.compile(r":\s?-?\d{1,9},\d{1,12}\s?[,}]")
 
@@ -185,14 +186,30 @@ def _decode_tolerantly(body: bytes, strict: Exception) -> Body:
     except RecursionError:
         raise Unusable("the JSON is nested too deeply") from None
     except json.JSONDecodeError as exc:
-        cure = "; a number has a decimal comma: write 1.16512" if has_decimal_comma(text, exc.pos) else ""
         # msgspec's message has the position in the body as it came.
-        raise Unusable(f"the body is not JSON: {strict}{cure}") from None
+        raise Unusable(f"the body is not JSON: {strict}{_cure(text, exc, str(strict))}") from None
     if isinstance(value, dict):
         return _unwrapped(outermost)
     if not isinstance(value, list):
         raise Unusable("the body must be an object or an array")
     return Body(value, None)
+
+
+def _cure(text: str, exc: json.JSONDecodeError, strict: str) -> str:
+    """What a sender whose body is no JSON most likely has to do; empty where nothing tells."""
+    if has_decimal_comma(text, exc.pos):
+        return "; a number has a decimal comma: write 1.16512"
+    if text[1:2] == "\0":
+        return "; it is UTF-16 without its mark: post UTF-8"
+    if "truncated" in strict:
+        return "; it ends early: a length that counts characters instead of bytes is the usual cause"
+    if exc.msg == "Extra data":
+        behind = exc.doc[exc.pos :]
+        if behind[0] == "\0":
+            return "; bytes follow the NUL that ends it: post no more of the array than the text has"
+        if behind[0] in "{[":
+            return "; several texts follow one another: put their items into one array"
+    return ""
 
 
 def _integer(digits: str) -> int | float:
@@ -284,7 +301,7 @@ def readable(text: str) -> str:
 
 
 def is_form_data(body: bytes) -> bool:
-    """Whether the body is that of an HTML form, `data=…`."""
+    """Whether the body is that of an HTML form."""
     return _FORM_DATA.match(body) is not None
 
 

@@ -52,6 +52,9 @@ async def test_gzip_is_unpacked_within_the_limit() -> None:
     assert await read_body(sends(gzip.compress(b"[]")), headers, 100) == b"[]"
     # What else could begin like that: a sender has forgotten the header.
     assert await read_body(sends(gzip.compress(b"[]")), {}, 100) == b"[]"
+    for level in (1, 6, 9):  # zlib's header has the level
+        assert await read_body(sends(zlib.compress(b"[]", level)), {}, 100) == b"[]"
+    assert await read_body(sends(b"x=[]"), {}, 100) == b"x=[]"
     for body, status in ((gzip.compress(b" " * 101), 413), (b"no gzip", 400), (gzip.compress(b"[]")[:-3], 400)):
         with pytest.raises(Refusal) as caught:
             await read_body(sends(body), headers, 100)

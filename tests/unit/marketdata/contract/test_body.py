@@ -101,6 +101,26 @@ def test_a_decimal_comma_is_recognised(text: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "cure"),
+    [
+        (b'{"ticks":[]}\0{"symbol":"EUR', "no more of the array than the text has"),
+        (b'{"ticks":[{"spread":1.#INF}]}\0 1.1}]}', "no more of the array than the text has"),
+        (b'{"symbol":"A"}\n{"symbol":"B"}\n', "put their items into one array"),
+        (b'[{"symbol":"A"}][{"symbol":"B"}]', "put their items into one array"),
+        ('{"ticks":[]}'.encode("utf-16-le"), "post UTF-8"),
+        ('{"ticks":[]}'.encode("utf-16-be"), "post UTF-8"),
+        ('{"ticks":[{"symbol":"Газпром"}'.encode(), "counts characters instead of bytes"),
+        (b"%7B%22ticks%22%3A%5B%5D%7D", "the body is form data"),
+        (b'--x1\r\nContent-Disposition: form-data; name="a"\r\n\r\n[]\r\n--x1--\r\n', "the body is form data"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_what_to_do(body: bytes, cure: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        decode(body)
+    assert cure in refused.value.message
+
+
+@pytest.mark.parametrize(
     "unit",
     [
         b'\\"',
