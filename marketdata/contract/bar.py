@@ -108,7 +108,11 @@ class ReadBar(NamedTuple):
             return time
         if self.seen:
             return type(time)(time.ms - (wall_ms - opening_ms), time.coarse, time.field)
-        raise InvalidItem(time.field, f"no bar of {self.timeframe} opens then; its time is that of its opening")
+        why = f"no bar of {self.timeframe} opens then; its time is that of its opening"
+        if isinstance(time, Instant):
+            shown = datetime.fromtimestamp(wall_ms // 1000, UTC)
+            why += f" by the clock of the source, which shows {shown:%H:%M:%S}; is the zone of the source right?"
+        raise InvalidItem(time.field, why)
 
     def _is_stale(self, clock: Clock) -> bool:
         if self.last_tick is None or self.collected_at is None or self.time.field == BAR_TIME:

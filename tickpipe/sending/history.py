@@ -20,8 +20,8 @@ from tickpipe.sending.numberforms import reader_of as number_reader_of
 #: MT5: TICK_FLAG_BID, TICK_FLAG_ASK, TICK_FLAG_LAST, TICK_FLAG_VOLUME, by the column whose change they announce.
 _FLAG_OF_COLUMN: Final = {"bid": 2, "ask": 4, "last": 8, "volume": 16}
 
-#: More decimals than any instrument has: the file holds computed prices, and the size of a point is unknown.
-_MOST_DIGITS: Final = 8
+#: With more decimals, which no instrument has, the file holds computed prices, and the size of a point is unknown.
+_MOST_DIGITS: Final = 10
 
 #: Lines of a symbol whose prices are inspected for the number of decimals.
 _SAMPLED_LINES: Final = 1_000
@@ -60,9 +60,9 @@ class TickFile(ColumnFile[FileTick]):
         self._digits: dict[str, list[int]] = {}
         #: Symbols of which enough lines were inspected.
         self._sampled: set[str] = set()
-        #: By symbol: bid, ask, last and volume so far, where an empty cell means that they did not change.
+        #: By symbol: bid, ask, last and volume so far. In MetaTrader's files an empty cell means the value before.
         self._values: dict[str, list[float]] = {}
-        self._is_carried = {"date", "time", "bid"} <= self.dialect.column_of.keys()
+        self._is_carried = {"date", "time", "bid", "last"} <= self.dialect.column_of.keys()
 
     def _all_items(self, lines: Iterator[str]) -> Iterator[FileTick]:
         if self.is_live:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tickpipe.sending.timeforms import TimeForm
 
 #: Decimals up to which 10**-digits is a point that an instrument has.
-_MOST_DIGITS = 8
+_MOST_DIGITS = 10
 
 FilesArgument = Annotated[
     list[str],

@@ -268,6 +268,25 @@ def test_volumes_of_which_one_has_a_fraction_are_all_what_was_traded(tmp_path: P
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("times", ["2024-03-25 13:07:0{n}", "2024-03-25,13:07:0{n}"])
+def test_an_empty_ask_costs_its_line_however_the_time_is_written(tmp_path: Path, times: str) -> None:
+    """The ask before it is meant by MetaTrader alone, whose files have a last price and a volume besides."""
+    names = "date,time" if "," in times else "time"
+    asks = ["1.2", "1.2", "", "1.2"]
+    lines = "".join(f"{times.format(n=n)},1.1,{ask}\n" for n, ask in enumerate(asks))
+    with TickFile(write(tmp_path, f"{names},bid,ask\n{lines}"), Said(symbol="S")) as ticks:
+        found = [(tick.bid, tick.ask) for tick in ticks]
+    assert (found, ticks.skipped) == ([(1.1, 1.2)] * 3, 1)
+    assert "line 4: ask" in ticks.reasons[0]
+
+
+def test_a_price_may_have_ten_decimals(tmp_path: Path) -> None:
+    lines = "".join(f"{TIME + n},0.0000081234,0.0000081250\n" for n in range(4))
+    with TickFile(write(tmp_path, f"time_msc,bid,ask\n{lines}"), Said(symbol="PEPEUSD")) as ticks:
+        assert len(list(ticks)) == 4
+    assert ticks.digits_of("PEPEUSD") == 10
+
+
 def test_the_ask_of_a_bar_may_have_been_below_its_bid(tmp_path: Path) -> None:
     lines = "".join(f"2024-03-25 13:0{n},1.1,1.2,1.0,1.1,5,-{n}\n" for n in range(1, 4))
     bars, reasons = bars_of(write(tmp_path, f"time,open,high,low,close,tick_volume,spread\n{lines}"), Said(symbol="S"))
