@@ -22,7 +22,8 @@ from tickpipe.sending.headers import (
 )
 from tickpipe.sending.numberforms import Ambiguous, NumberForm
 from tickpipe.sending.numberforms import form_of as number_form_of
-from tickpipe.sending.timeforms import TimeForm, forms_of, is_clock, is_time, why_unread
+from tickpipe.sending.timeforms import TimeForm, forms_of, is_clock, is_time, with_counted_ms
+from tickpipe.sending.timewords import why_unread
 
 #: What a file may look like, for who has one that does not.
 FORMS: Final = (
@@ -105,7 +106,10 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
     if said.columns is None and "last" in fields and not fields & {"bid", "ask"}:
         _check_sides(path, layout)
     numbers = _number_form(path, layout, separator, said)
-    form = said.time_form or _form(path, layout)
+    times = _times_in(layout)
+    form = said.time_form or _form(path, layout, times)
+    if form is not None and form.clock:
+        form = with_counted_ms(form, times)
     if kind is Kind.TICKS and form is not None and not (form.unit or form.clock):
         raise UnknownForm(f"{path}: its ticks have a day and no time of day ({form}); all would be of its first minute")
     name_zones = (zone_in(name) for name in layout.names if field_of(name) in ("time", "date"))
@@ -311,15 +315,23 @@ def _number_form(path: Path, layout: _Layout, separator: str, said: Said) -> Num
         raise UnknownForm(f"{path}: {exc}") from exc
 
 
-def _form(path: Path, layout: _Layout) -> TimeForm | None:
+def _times_in(layout: _Layout) -> list[tuple[str, str]]:
+    """The cells of the first times, and of the times of day beside them where these have their own."""
     fields = layout.columns
-    at = next(fields.index(field) for field in ("time_msc", "date", "time") if field in fields)
     clock_at = fields.index("time") if {"date", "time"} <= {*fields} else None
-    cells = [
-        (row[at], row[clock_at] if clock_at is not None else "")
+    return [
+        (row[_time_at(layout)], row[clock_at] if clock_at is not None else "")
         for row in layout.rows[:SAMPLE_LINES] if len(row) >= len(fields)
     ]  # fmt: skip
-    if fields[at] == "time_msc" and sum(cell.strip().isdecimal() for cell, _ in cells) * 2 >= len(cells):
+
+
+def _time_at(layout: _Layout) -> int:
+    return next(layout.columns.index(field) for field in ("time_msc", "date", "time") if field in layout.columns)
+
+
+def _form(path: Path, layout: _Layout, cells: list[tuple[str, str]]) -> TimeForm | None:
+    is_number = sum(cell.strip().isdecimal() for cell, _ in cells) * 2 >= len(cells)
+    if layout.columns[_time_at(layout)] == "time_msc" and is_number:
         return TimeForm(unit="milliseconds")
     forms = forms_of(cells)
     if len({form.date for form in forms}) > 1:

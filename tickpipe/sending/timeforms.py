@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
-from unicodedata import normalize
 
 from marketdata.contract.fields import quoted
 from marketdata.errors import InvalidItem
 from marketdata.tick import DAY_MS, MAX_TIME_MSC
+from tickpipe.sending.timewords import month_named
 
 #: Dates that are recognised. Where two fit all of the first lines, as with 03/04/2019, the user has to say which.
 DATES: Final = (
@@ -50,51 +50,15 @@ _OFFSET: Final = r" ?(?:(?:GMT|UTC)?(?P<z>[+-][0-9]{2})(?::?(?P<zz>[0-9]{2}))?|G
 #: Z claims nothing: MetaTrader's scripts write it behind the broker's time.
 _NO_OFFSET: Final = "Z?"
 
-#: The names of the months, each in English, German, French, Italian, Portuguese, Spanish, Polish and Russian, and
-#: abbreviations that are not how a name begins.
-_MONTHS: Final = (
-    "january januar jänner janvier gennaio janeiro enero styczeń stycznia январь января",
-    "february februar février fevrier febbraio fevereiro febrero luty lutego февраль февраля",
-    "march märz maerz mrz mars marzo março marco marzec marca март марта",
-    "april avril aprile abril kwiecień kwietnia апрель апреля",
-    "may mai maggio maio mayo maj maja май мая",
-    "june juni juin giugno junho junio czerwiec czerwca июнь июня",
-    "july juli juillet luglio julho julio lipiec lipca июль июля",
-    "august août aout agosto sierpień sierpnia август августа",
-    "september septembre settembre setembro septiembre wrzesień września сентябрь сентября",
-    "october oktober octobre ottobre outubro octubre październik października октябрь октября",
-    "november novembre novembro noviembre listopad listopada ноябрь ноября",
-    "december dezember décembre decembre dicembre dezembro diciembre grudzień grudnia декабрь декабря",
-)
-
 #: A day of the week may stand before a date with the name of a month.
 _WEEKDAY: Final = r"(?:[^\W\d_]{2,12}\.?,? )?"
 _NUMBER: Final = re.compile(r"([0-9]{9,19})(?:[.,]([0-9]{1,9}))?")
 
-#: Times that are not read, and what to do about them.
-_UNREAD: Final = tuple(
-    (re.compile(pattern), why)
-    for pattern, why in (
-        (r"[0-9]{4}-?W[0-9]{2}(?:-?[0-9])?", "is a week of the calendar; write the date of its first day"),
-        (r"[0-9]{4}-[0-9]{3}", "is a day by its number in the year; write its date"),
-        (r"[0-9]{1,2}:[0-9]{2}\S*(?: ?[AaPp]\.?[Mm]\.?)? .*[0-9].*", "has the time of day "
-         "before the date; write the date before it, or each into a column of its own"),
-        (r"#{3,}", "is what Excel saves where a column is too narrow; widen it and save the file again"),
-        (r"[0-9]{8} [0-9]{1,5}", "has a time of day that has lost its first zeros; write all digits, as in 090709"),
-        (r"(?:.* )?[0-9]{1,2}:[0-9]{2}[.,][0-9]+", "is all that Excel saved of the time; have its column shown "
-         "as yyyy-mm-dd hh:mm:ss.000 and save the file again"),
-        (r"[2-6][0-9]{4}(?:[.,][0-9]+)?", "are days as Excel counts them; have its column shown as yyyy-mm-dd "
-                                         "hh:mm:ss.000 and save the file again"),
-        (r"[0-9](?:[.,][0-9]{1,8})?[eE]\+?[0-9]{1,2}", "is no time any more, a program has rounded it; save the file "
-                                                      "again with all digits"),
-        (r".*[0-9] ?(?:[A-Z]{3,4}|[A-Z][A-Za-z]+/[A-Za-z_]+)", "ends with the name of a zone, which may "
-         "mean several; take it away and say --zone"),
-    )
-)  # fmt: skip
-_UNKNOWN: Final = "is no time in a form that is known; say it with --date-format"
-
 #: A time as numpy writes it; with fewer digits its seconds are lost, as in Excel's 1.70964E+12.
 _SCIENTIFIC: Final = re.compile(r"[0-9]\.[0-9]{9,}[eE]\+?[0-9]{1,2}")
+
+#: Of a number of milliseconds in a second.
+_COUNTED_DIGITS: Final = 3
 
 #: Cells of which every form is tried; there are about 170.
 _TRIED: Final = 8
@@ -124,11 +88,14 @@ class TimeForm(NamedTuple):
     has_offset: bool = False
     #: One of EPOCHS, where times are numbers.
     unit: str = ""
+    #: Whether what follows the second counts milliseconds, so that `.5` is 5 ms; else it is a fraction.
+    has_counted_ms: bool = False
 
     def __str__(self) -> str:
         if self.unit:
             return f"{self.unit} since 1970"
-        return f"{self.date} {self.clock}{' with offset' if self.has_offset else ''}".strip()
+        counted = " and a number of milliseconds" if self.has_counted_ms else ""
+        return f"{self.date} {self.clock}{counted}{' with offset' if self.has_offset else ''}".strip()
 
 
 def forms_of(cells: Sequence[tuple[str, str]]) -> list[TimeForm]:
@@ -140,9 +107,18 @@ def forms_of(cells: Sequence[tuple[str, str]]) -> list[TimeForm]:
     return [form for form, number in fits.items() if number == most]
 
 
-def why_unread(text: str) -> str:
-    """Why a text is no time that is read, and what to do about it."""
-    return next((why for pattern, why in _UNREAD if pattern.fullmatch(text)), _UNKNOWN)
+def with_counted_ms(form: TimeForm, cells: Sequence[tuple[str, str]]) -> TimeForm:
+    """The form, where these cells show that numbers of milliseconds follow the seconds, as scripts join them.
+
+    A number has no zeros before it, and a fraction that lost its zeros none behind it.
+    """
+    found = (_pattern(form).fullmatch(_bare(*cell)) for cell in cells)
+    behind = {match["f"] for match in found if match and match.groupdict().get("f")}
+    are_numbers = all(len(text) <= _COUNTED_DIGITS and (text[0] != "0" or text == "0") for text in behind)
+    are_fractions = not any(len(text) > 1 and text[-1] == "0" for text in behind)
+    if not are_numbers or are_fractions or len({*map(len, behind)}) == 1:
+        return form
+    return form._replace(has_counted_ms=True)
 
 
 def said_form(text: str) -> TimeForm:
@@ -297,7 +273,10 @@ def _text_reader(form: TimeForm, field: str) -> TimeReader:
         except ValueError as exc:
             raise InvalidItem(field, f"{quoted(text)} is no time of the calendar") from exc
         fraction = parts.get("f") or ""
-        second, thousandths = int(parts.get("S") or 0) * 1_000, int(fraction[:3].ljust(3, "0"))
+        if form.has_counted_ms and len(fraction) > _COUNTED_DIGITS:
+            return _none(cell, clock, field, expected)
+        thousandths = int(fraction or 0) if form.has_counted_ms else int(fraction[:3].ljust(3, "0"))
+        second = int(parts.get("S") or 0) * 1_000
         if second >= 60_000:
             raise InvalidItem(field, f"{quoted(text)} is no time of the calendar")
         time_ms = minute + second + thousandths
@@ -336,7 +315,7 @@ def _minute_of(parts: dict[str, str | None]) -> int:
     if not full:
         year += 2000 if year < _LAST_CENTURY_FROM else 1900
     named = parts.get("b")
-    month = _month_named(named) if named else int(parts["m"] or 0)
+    month = month_named(named) if named else int(parts["m"] or 0)
     hour = int(parts.get("H") or parts.get("I") or 0)
     # 24:00 is the end of the day (ISO 8601).
     is_end = hour == 24 and not int(parts.get("M") or 0) + int(parts.get("S") or 0) + int(parts.get("f") or 0)
@@ -346,13 +325,6 @@ def _minute_of(parts: dict[str, str | None]) -> int:
         hour = hour % 12 + (12 if half[0] in "Pp" else 0)
     moment = datetime(year, month, int(parts["d"] or 0), 0 if is_end else hour, int(parts.get("M") or 0), tzinfo=UTC)
     return int(moment.timestamp()) * 1_000 + (DAY_MS if is_end else 0)
-
-
-def _month_named(name: str) -> int:
-    """The number of the month that a name or its beginning says; 0, which no calendar has, where none or several do."""
-    beginning = normalize("NFC", name).lower()
-    found = [number for number, names in enumerate(_MONTHS, 1) if f" {beginning}" in f" {names}"]
-    return found[0] if len(found) == 1 else 0
 
 
 def _checked(ms: int, field: str) -> int:

@@ -280,6 +280,34 @@ def test_an_empty_ask_costs_its_line_however_the_time_is_written(tmp_path: Path,
     assert "line 4: ask" in ticks.reasons[0]
 
 
+#: By what follows the seconds of a file: the milliseconds that it means.
+BEHIND_SECONDS = {
+    "numbers": (("5", "57", "120", "123", "8"), [5, 57, 120, 123, 8]),
+    "fractions without their zeros": (("5", "57", "12", "123", "05"), [500, 570, 120, 123, 50]),
+    "what may be either": (("5", "57", "123"), [500, 570, 123]),
+    "whole fractions": (("050", "100", "120"), [50, 100, 120]),
+    "tenths": (("0", "5", "1"), [0, 500, 100]),
+    "more digits than a thousandth has": (("5", "50", "1234567"), [500, 500, 123]),
+}
+
+
+@pytest.mark.parametrize("sign", [".", ":", ","])
+@pytest.mark.parametrize("habit", BEHIND_SECONDS)
+def test_milliseconds_that_a_script_joins_to_the_time_are_no_fraction(tmp_path: Path, habit: str, sign: str) -> None:
+    behind, expected = BEHIND_SECONDS[habit]
+    lines = "".join(f"25.03.2024 13:07:0{n}{sign}{text};1.1;1.2\n" for n, text in enumerate(behind))
+    with TickFile(write(tmp_path, f"time;bid;ask\n{lines}"), Said(symbol="S")) as ticks:
+        found = [tick.time_msc - MINUTE - n * 1_000 for n, tick in enumerate(ticks)]
+    assert (found, ticks.reasons) == (expected, [])
+
+
+def test_a_number_of_milliseconds_has_three_digits(tmp_path: Path) -> None:
+    lines = "".join(f"2024-03-25 13:07:09.{text},1.1,1.2\n" for text in ["5", "50", *["500"] * 300, "5000"])
+    with TickFile(write(tmp_path, f"time,bid,ask\n{lines}"), Said(symbol="S")) as ticks:
+        assert [tick.time_msc - MINUTE for tick in ticks][:3] == [9_005, 9_050, 9_500]
+    assert (ticks.skipped, "and a number of milliseconds" in ticks.reasons[0]) == (1, True)
+
+
 def test_a_price_may_have_ten_decimals(tmp_path: Path) -> None:
     lines = "".join(f"{TIME + n},0.0000081234,0.0000081250\n" for n in range(4))
     with TickFile(write(tmp_path, f"time_msc,bid,ask\n{lines}"), Said(symbol="PEPEUSD")) as ticks:
