@@ -81,8 +81,10 @@ _FIELD_OF: Final = {
 }  # fmt: skip
 _WITH_COMMA: Final = frozenset(normalised(name) for names in COMMA_NAMES.values() for name in names)
 
-#: Words beside those of a time: `Data e hora`, `Fecha y hora`, `Дата и время`, `Server time`.
-_ASIDE: Final = frozenset(("e", "y", "and", "und", "et", "и", "server", "broker", "tick"))
+#: Words before those of a time, as in `Server time`, and between them: `Data e hora`, `Fecha y hora`, `Дата и время`.
+#: At the end `ET` is the time of New York.
+_BEFORE: Final = ("server", "broker", "tick")
+_BETWEEN: Final = ("e", "y", "and", "und", "et", "и")
 
 #: What a column may be said to be with --columns; `-` is one that is not read.
 FIELDS: Final = (*NAMES, "-")
@@ -112,7 +114,10 @@ def field_of(name: str) -> str:
     words = [word for word in _words(name) if word not in ZONE_IN_NAME]
     if found := _FIELD_OF.get(normalised(name)) or _FIELD_OF.get(normalised("".join(words))):
         return found
-    said = {_FIELD_OF.get(normalised(word)) for word in words if word not in _ASIDE}
+    if words[:1] and words[0] in _BEFORE:
+        del words[0]
+    said = {_FIELD_OF.get(normalised(word)) for word in words[:1] + words[-1:]}
+    said |= {_FIELD_OF.get(normalised(word)) for word in words[1:-1] if word not in _BETWEEN}
     return "time" if "time" in said and said <= {"date", "time"} else ""
 
 

@@ -65,6 +65,9 @@ _SEVERAL: Final = 3
 #: What no text has: control characters but tabs.
 _NO_TEXT: Final = re.compile(r"[\x00-\x08\x0b-\x1f]")
 
+#: A time of day with a fraction, or milliseconds since 1970.
+_THOUSANDTHS: Final = re.compile(r":[0-9]{2}[.,][0-9]|[0-9]{13}(?<!000)")
+
 #: Longest part of a first line that a message quotes (characters).
 QUOTED: Final = 80
 
@@ -229,8 +232,8 @@ def _without_header(path: Path, rows: list[list[str]]) -> tuple[str, ...]:
     values = [row[begin:] for row in rows if len(row) == len(first)]
     named: tuple[str, ...]
     are_bars = width >= 4 and all(map(_are_bar, values))
-    if times == ("date", "time") and "." in first[at + 1] and width >= 4 and not are_bars:
-        # MetaTrader 5's ticks have milliseconds, and cells may be empty.
+    is_fine = _THOUSANDTHS.search(first[begin - 1]) is not None
+    if is_fine and width >= (4 if len(times) > 1 else 5) and not are_bars and all(map(_are_metatraders, values)):
         named = ("bid", "ask", "last", "volume", "flags")
     elif width >= 5 or are_bars:
         named = (*PRICES, *_BEHIND_PRICES.get(width, ("volume",)))
@@ -240,8 +243,24 @@ def _without_header(path: Path, rows: list[list[str]]) -> tuple[str, ...]:
         named = _quote_order(path, first, values)
     else:
         raise unknown(path, first)
-    columns = (*("symbol",)[:at], *times, *named[:width])
+    columns = (*(_before_time(rows),)[:at], *times, *named[:width])
     return (*columns, *[""] * (len(first) - len(columns)))
+
+
+def _before_time(rows: list[list[str]]) -> str:
+    """What the first column holds where the time is in the second: numbers that never come again name no symbols."""
+    cells = [row[0].strip() for row in rows]
+    return "" if all(map(str.isdecimal, cells)) and len({*cells}) == len(cells) else "symbol"
+
+
+def _are_metatraders(cells: Sequence[str]) -> bool:
+    """Whether these are bid, ask, last, volume and flags; an empty cell, or a last price of 0, says nothing."""
+    numbers = _numbers([cell or "0" for cell in cells])
+    if numbers is None:
+        return False
+    quote, last = numbers[0] or numbers[1], numbers[2]
+    is_near = not quote or not last or abs(last - quote) <= _WIDEST * abs(quote)
+    return is_near and all(not cell or cell.isdecimal() for cell in cells[4:5])
 
 
 def _numbers(cells: Sequence[str]) -> list[float] | None:
@@ -253,7 +272,7 @@ def _numbers(cells: Sequence[str]) -> list[float] | None:
 
 def _are_bar(cells: Sequence[str]) -> bool:
     prices = _numbers(cells[:4])
-    return prices is not None and prices[1] == max(prices) and prices[2] == min(prices)
+    return prices is not None and all(prices) and prices[1] == max(prices) and prices[2] == min(prices)
 
 
 def _is_deal(cells: Sequence[str]) -> bool:
@@ -325,15 +344,19 @@ def _times_in(layout: _Layout) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
+def _are_mostly_numbers(cells: list[tuple[str, str]]) -> bool:
+    return sum(cell.strip().isdecimal() for cell, _ in cells) * 2 >= len(cells)
+
+
 def _time_at(layout: _Layout) -> int:
     return next(layout.columns.index(field) for field in ("time_msc", "date", "time") if field in layout.columns)
 
 
 def _form(path: Path, layout: _Layout, cells: list[tuple[str, str]]) -> TimeForm | None:
-    is_number = sum(cell.strip().isdecimal() for cell, _ in cells) * 2 >= len(cells)
-    if layout.columns[_time_at(layout)] == "time_msc" and is_number:
-        return TimeForm(unit="milliseconds")
     forms = forms_of(cells)
+    if layout.columns[_time_at(layout)] == "time_msc" and _are_mostly_numbers(cells):
+        # Some call seconds or microseconds so; what has the digits of none is milliseconds.
+        return next((form for form in forms if form.unit), TimeForm(unit="milliseconds"))
     if len({form.date for form in forms}) > 1:
         example = f"{cells[0][0]} {cells[0][1]}".strip()
         meant = " or ".join(f'"{form}"' for form in forms)

@@ -137,7 +137,8 @@ NAMED = {
     "ts_ms": ("time_msc", None),
     "Best Bid": ("bid", None), "best_ask": ("ask", None), "bid_px": ("bid", None), "Preco": ("last", None),
     "Clo\u0302ture": ("close", None), "시가": ("open", None), "Close time": ("", None), "Time left": ("", None),
-    "Bid time": ("", None), "UTC": ("", UTC), "Volume time": ("", None),
+    "Bid time": ("", None), "Time (ET)": ("", None), "Date/Time ET": ("", None), "Time (UTC+2)": ("", UTC),
+     "UTC": ("", UTC), "Volume time": ("", None),
 }  # fmt: skip
 
 PLAIN = b"time,bid,ask\n2024-03-25 13:07:09.250,1.08412,1.08415\n"
@@ -306,6 +307,40 @@ def test_a_number_of_milliseconds_has_three_digits(tmp_path: Path) -> None:
     with TickFile(write(tmp_path, f"time,bid,ask\n{lines}"), Said(symbol="S")) as ticks:
         assert [tick.time_msc - MINUTE for tick in ticks][:3] == [9_005, 9_050, 9_500]
     assert (ticks.skipped, "and a number of milliseconds" in ticks.reasons[0]) == (1, True)
+
+
+#: By who writes them: lines without names, and bid, ask, last, volume and flags of the first.
+NAMELESS = {
+    "a script by CopyTicks": ("2024.03.25,13:07:09.25{n},1.08412,1.08415,0,0,6", (1.08412, 1.08415, 0, 0, 6)),
+    "the same, its time in one cell": ("2024.03.25 13:07:09.25{n};1,08412;1,08415;0;0;6", (1.08412, 1.08415, 0, 0, 6)),
+    "the same, in milliseconds": ("171137202925{n}\t1.08412\t1.08415\t0\t0\t6", (1.08412, 1.08415, 0, 0, 6)),
+    "deals": ("2024.03.25 13:07:09.25{n},128412,128415,128415,3,56", (128412, 128415, 128415, 3, 56)),
+    "ask before bid, and volumes of both": (
+        "20240325,13:07:09.25{n},1.08415,1.08412,5.5,6.5",
+        (1.08412, 1.08415, 0, 0, 6),
+    ),
+    "numbers before the time": ("3123456{n},2024-03-25 13:07:09.25{n},1.08412,1.08415", (1.08412, 1.08415, 0, 0, 6)),
+}
+
+
+@pytest.mark.parametrize("writer", NAMELESS)
+def test_ticks_without_names(tmp_path: Path, writer: str) -> None:
+    line, first = NAMELESS[writer]
+    path = write(tmp_path, "".join(f"{line.format(n=n)}\n" for n in range(4)))
+    with TickFile(path, Said(symbol="S")) as ticks:
+        found = list(ticks)
+    tick = found[0]
+    assert (tick.symbol, tick.time_msc, len(found), ticks.skipped) == ("S", TIME, 4, 0)
+    assert (tick.bid, tick.ask, tick.last, tick.volume, tick.flags) == first
+
+
+@pytest.mark.parametrize(
+    "times", ["1711372029 1711372030 1711372031", "1711372029000000 1711372030000000 1711372031000000"]
+)
+def test_what_is_called_milliseconds_goes_by_its_digits(tmp_path: Path, times: str) -> None:
+    with TickFile(write(tmp_path, "time_msc,bid,ask\n" + "".join(f"{time},1.1,1.2\n" for time in times.split())),
+                  Said(symbol="S")) as ticks:  # fmt: skip
+        assert [tick.time_msc for tick in ticks] == [MINUTE + second * 1_000 for second in (9, 10, 11)]
 
 
 def test_a_price_may_have_ten_decimals(tmp_path: Path) -> None:

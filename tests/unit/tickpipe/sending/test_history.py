@@ -114,8 +114,8 @@ def test_csv_with_all_of_a_tick(tmp_path: Path) -> None:
         ("time_msc,bid,ask\n1,1e999,1.2\n", "line 2: bid: a finite number is expected"),
         ("time_msc,bid,ask\n-1,1.1,1.2\n", "line 2: time: '-1' is no time such as"),
         (
-            "time_msc,bid,ask\n999999999999999,1.1,1.2\n",
-            "line 2: time: '999999999999999' is no time such as the milliseconds since 1970",
+            "time_msc,bid,ask\n99999999999999999999,1.1,1.2\n",
+            "line 2: time: '99999999999999999999' is no time such as the milliseconds since 1970",
         ),
         ("time_msc,bid,ask\n1.5,1.1,1.2\n", "line 2: time: '1.5' is no time such as"),
         ("time_msc,bid,ask,flags\n1,1.1,1.2,6.5\n", "line 2: flags: a whole number is expected"),
