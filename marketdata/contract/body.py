@@ -44,7 +44,7 @@ _HOW_TO_POST: Final = 'post the JSON itself as the body: {"ticks":[{"symbol":"EU
 _STRAY: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
 
 #: What JSON writes otherwise, or not at all: nan and 1.#INF, `None`, `True`, `+1.1`, `.5`, `5.`, `01.5`, a missing
-#: value, a comma behind the last element. A string is matched first, as a whole and even when it does not end: nothing
+#: value, a comma too many. A string is matched first, as a whole and even when it does not end: nothing
 #: is looked at more than a few times. Ordinary fields are matched at one go, as many as follow one another: each match
 #: is a call of a function.
 _MENDED: Final = re.compile(
@@ -55,7 +55,7 @@ _MENDED: Final = re.compile(
         (?:\s*+,\s*+(?="))?+
     )++
     | "(?:[^"\\]|\\.?)*+"?
-    | ,(?=\s*+[\]}}])
+    | ,(?=\s*+[\]}},]) | (?<=[\[{{]),
     | :(?=\s*+[,}}])
     | (?<![\w.])(?:
         {NO_NUMBER}(?!\w) | (?:none|null|undefined|true|false)(?!\w)

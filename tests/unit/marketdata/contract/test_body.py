@@ -61,6 +61,10 @@ def test_what_c_prints_for_no_number_is_read(token: str, value: Any) -> None:
         (r'["\u12", "\q\\q"]', ["\\u12", "\\q\\q"]),
         ('[{"a": 1,}, {"b": [2, 3 , ], } ,\n]', [{"a": 1}, {"b": [2, 3]}]),
         ('[",]", ",}"]', [",]", ",}"]),
+        # A loop that joins by a comma what may be empty.
+        ('[,{"a": 1},, {"a": 2} , ,{"a": 3},,]', [{"a": 1}, {"a": 2}, {"a": 3}]),
+        ('{,"a": 1.5,,"b": 2,,}', {"a": 1.5, "b": 2}),
+        ('["[,", ",,"]', ["[,", ",,"]),
     ],
 )
 def test_backslashes_and_commas_that_loops_leave_are_read(text: str, value: Any) -> None:
