@@ -108,10 +108,12 @@ class ReadBar(NamedTuple):
             return time
         if self.seen:
             return type(time)(time.ms - (wall_ms - opening_ms), time.coarse, time.field)
-        why = f"no bar of {self.timeframe} opens then; its time is that of its opening"
+        why = f"no bar of {self.timeframe} opens then"
         if isinstance(time, Instant):
             shown = datetime.fromtimestamp(wall_ms // 1000, UTC)
-            why += f" by the clock of the source, which shows {shown:%H:%M:%S}; is the zone of the source right?"
+            why += f" by the clock of the source, which shows {shown:%H:%M:%S}; is its zone right?"
+        else:
+            why += "; its time is that of its opening"
         raise InvalidItem(time.field, why)
 
     def _is_stale(self, clock: Clock) -> bool:

@@ -237,7 +237,7 @@ def test_a_fraction_is_a_price_difference_unless_it_is_larger_than_the_price(
 
 def test_a_moment_that_opens_no_bar_by_the_clock_of_the_source_asks_for_its_zone() -> None:
     """Days of New York, as sites of shares write them, in a source whose zone was never said."""
-    with pytest.raises(InvalidItem, match=r"which shows 04:00:00; is the zone of the source right\?"):
+    with pytest.raises(InvalidItem, match=r"which shows 04:00:00; is its zone right\?"):
         read(bar("D1", "2024-03-25T00:00:00-04:00"))
     new_york = Clock(ZoneInfo("America/New_York"), None)
     assert read_bar(bar("D1", "2024-03-25T00:00:00-04:00")).of("S", new_york, 0).ts == 1_711_339_200_000
