@@ -150,7 +150,9 @@ def _parsed(text: str) -> tuple[Time, bool]:
     if iso[10:11] in ("+", "-"):
         raise ValueError("an offset behind a day alone, which Python takes for a time of day")
     moment = datetime.fromisoformat(iso)
-    coarse, has_minute = _FRACTION.search(iso, 8) is None, _MINUTE.search(text) is not None
+    coarse = _FRACTION.search(iso, 8) is None
+    # In nearly all it stands behind 2025-10-20T02; to search for it costs a fifth of all this.
+    has_minute = text[13:14] == ":" or _MINUTE.search(text) is not None
     if moment.tzinfo is None:
         return WallTime((moment.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND, coarse), has_minute
     if is_wall:
