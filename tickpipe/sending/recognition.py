@@ -102,6 +102,8 @@ def recognise(path: Path, lines: Sequence[str], said: Said) -> Dialect:
     else:
         check_fixed_point(path, rows)
     layout = _with_symbol_column(path, _layout(path, rows, start, said), said)
+    if said.columns is None:
+        layout = _without_doubled_date(layout)
     fields = {*layout.columns}
     kind = Kind.BARS if fields.issuperset(PRICES) else Kind.TICKS
     if not (fields & {"time", "time_msc", "date"}) or (kind is Kind.TICKS and not has_prices(fields)):
@@ -211,6 +213,16 @@ def _with_symbol_column(path: Path, layout: _Layout, said: Said) -> _Layout:
     columns = ["" if field == "symbol" else field for field in layout.columns]
     columns[at] = "symbol"
     return _Layout(tuple(columns), layout.names, layout.rows, layout.first_row)
+
+
+def _without_doubled_date(layout: _Layout) -> _Layout:
+    """The columns without that of the date, where all that is called the time beside it has one already."""
+    if not {"date", "time"} <= {*layout.columns}:
+        return layout
+    at = layout.columns.index("time")
+    if not layout.rows or not all(is_time(row[at]) for row in layout.rows if len(row) > at):
+        return layout
+    return replace(layout, columns=tuple("" if field == "date" else field for field in layout.columns))
 
 
 def _without_header(path: Path, rows: list[list[str]]) -> tuple[str, ...]:

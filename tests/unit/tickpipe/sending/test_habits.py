@@ -54,6 +54,8 @@ TICKS = {
     "a remark with the names": ("# by my script\n#time,bid,ask\n", "2024-03-25 13:07:09.25{n},1.08412,1.08415\n"),
     "GAIN": ("lTid,cDealable,CurrencyPair,RateDateTime,RateBid,RateAsk\n",
              "81{n},D,S,2024-03-25 13:07:09.25{n}000000,1.08412,1.08415\n"),
+    "a date beside milliseconds": ("date,timestamp,bid,ask\n", "2024-03-25,171137202925{n},1.08412,1.08415\n"),
+    "a date beside all of the time": ("Date;Time;Bid;Ask\n", "25.03.2024;25.03.2024 13:07:09,25{n};1,08412;1,08415\n"),
     "nanoseconds by numpy": ("time,bid,ask\n", "1.71137202925{n}000000e+18,1.08412,1.08415\n"),
 }  # fmt: skip
 
