@@ -44,6 +44,11 @@ Take = Callable[[Request], Awaitable[Response]]
 
 _CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED"}
 
+#: Said to who asks for another path, as the relay does; an EA's address often lacks the route.
+_ROUTES: Final = (
+    "there is POST /ingest/tick, /ingest, /fills; GET /health, /ready, /metrics, /docs, /windows/ (the kit for a PC)"
+)
+
 
 class ProducerApp(FastAPI):
     """FastAPI, except that the routes of `direct` are answered before its middlewares, whose work is not needed there.
@@ -199,10 +204,13 @@ def _add_errors(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(HTTPException)
     async def not_taken(_request: Request, exc: HTTPException) -> Response:
         metrics.answered("other", exc.status_code)
-        code = _CODES.get(exc.status_code, "HTTP_ERROR")
-        return json_response(
-            exc.status_code, {"error": str(exc.detail), "code": code}, dict(exc.headers) if exc.headers else None
-        )
+        code, headers = _CODES.get(exc.status_code, "HTTP_ERROR"), dict(exc.headers or {})
+        said = str(exc.detail)
+        if code == "NOT_FOUND":
+            said = _ROUTES
+        elif allowed := headers.get("Allow"):
+            said = f"{allowed} is expected"
+        return json_response(exc.status_code, {"error": said, "code": code}, headers or None)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, exc: Exception) -> Response:

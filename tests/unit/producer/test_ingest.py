@@ -506,17 +506,21 @@ async def test_too_many_new_symbols_of_a_key_are_429_and_nothing_of_them_is_sent
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
+    ("asked", "status", "code", "said"),
     [
-        ("GET", "/nowhere", 404, "NOT_FOUND"),
-        ("GET", "/ingest/tick", 405, "METHOD_NOT_ALLOWED"),
-        ("POST", "/health", 405, "METHOD_NOT_ALLOWED"),
+        ("GET /nowhere", 404, "NOT_FOUND", "there is POST /ingest/tick"),
+        ("POST /", 404, "NOT_FOUND", "there is POST /ingest/tick"),
+        ("POST /ingest/ticks", 404, "NOT_FOUND", "there is POST /ingest/tick"),
+        ("GET /ingest/tick", 405, "METHOD_NOT_ALLOWED", "POST is expected"),
+        ("POST /health", 405, "METHOD_NOT_ALLOWED", "GET is expected"),
     ],
 )
-async def test_what_no_route_takes(bench: Bench, method: str, path: str, status: int, code: str) -> None:
-    response = await bench.client.request(method, path)
+async def test_what_no_route_takes(bench: Bench, asked: str, status: int, code: str, said: str) -> None:
+    response = await bench.client.request(*asked.split())
 
-    assert (response.status_code, response.json()["code"]) == (status, code)
+    answer = response.json()
+    assert (response.status_code, answer["code"]) == (status, code)
+    assert answer["error"].startswith(said)
 
 
 async def test_a_bug_is_a_500_of_the_usual_form(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
