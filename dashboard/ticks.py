@@ -251,9 +251,12 @@ async def outline(reader: TickReader, request: TickRequest) -> Outline | None:
     given = 0
     for number, minute in enumerate(held):
         if given + counts[minute.ts] > request.limit:
-            end = await _end_in(reader, minute, request.limit - given) if number else None
+            # A page that is full at the end of a minute ends within it, behind the last tick.
+            last = number if given < request.limit else number - 1
+            missing = request.limit - given if last == number else counts[held[last].ts]
+            end = await _end_in(reader, held[last], missing) if last > 0 else None
             kept = [ts for ts in sorted(gone) if ts < minute.ts]
-            return None if end is None else Outline(request, held[: number + 1], kept, end)
+            return None if end is None else Outline(request, held[: last + 1], kept, end)
         given += counts[minute.ts]
     # The loop ended before the last minute, for minutes that are gone after all.
     return None if sure > request.limit else Outline(request, held, sorted(gone), None)
