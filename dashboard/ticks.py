@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from dashboard.answers import Refusal, encode, etag_of
-from dashboard.candles import check_names, epoch_ms, parse_time
+from dashboard.candles import check_names, parse_time
 from dashboard.database import Database
 from marketdata.errors import LogTruncated
 from marketdata.refold import TickRow, iso_milliseconds
@@ -97,9 +97,10 @@ class TickRequest:
         """
         if from_ is None:
             raise _unusable("from", "say from when on; a day is from=2019-02-04&to=2019-02-05")
-        end_ms = clock.now_ms() + 1 if to is None else epoch_ms(parse_time("to", to))
+        end_ms = clock.now_ms() + 1 if to is None else clock.millisecond_from(parse_time("to", to))
         at = None if cursor is None else Cursor.parse(cursor)
-        return cls(first_ms=epoch_ms(parse_time("from", from_)), end_ms=end_ms, cursor=at, **others)
+        first_ms = clock.millisecond_from(parse_time("from", from_))
+        return cls(first_ms=first_ms, end_ms=end_ms, cursor=at, **others)
 
     def place_of(self, row: TickRow) -> int:
         """What a cursor names: the tick's millisecond, or the minute that raw ticks are ordered by."""

@@ -25,6 +25,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from marketdata.errors import SettingsError, StackError, TickpipeError, missing_extra
+from runtime import clock
 from runtime.foreign import cell, shown
 
 T = TypeVar("T")
@@ -183,8 +184,8 @@ def as_utc(moment: datetime) -> datetime:
 
 
 def epoch_ms(moment: datetime) -> int:
-    """UTC epoch milliseconds of a moment, without going through floating point."""
-    return (as_utc(moment) - _EPOCH) // timedelta(milliseconds=1)
+    """The first of the UTC epoch milliseconds that is not before a moment."""
+    return clock.millisecond_from(as_utc(moment))
 
 
 def moment_of(time_msc: int) -> datetime:

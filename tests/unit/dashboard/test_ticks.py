@@ -61,6 +61,16 @@ def test_pages_join_without_gap_or_overlap(times: list[int], limit: int, raw: bo
     assert found == [row for row in rows if row[0] >= T0 + first]
 
 
+def test_a_tick_before_the_time_that_is_asked_for_is_none_of_it() -> None:
+    # Python and pandas write microseconds.
+    asked = TickRequest.parse(
+        symbol="EURUSD", source="S", from_="2019-02-04T00:00:00.470001Z", to="2019-02-04T00:00:01.929400Z", cursor=None
+    )
+    assert (asked.first_ms, asked.end_ms) == (T0 + 471, T0 + 1_930)
+    exact = TickRequest.parse(symbol="EURUSD", source="S", from_=f"{T0 / 1000 + 0.47}", to=f"{T0 + 1930}", cursor=None)
+    assert (exact.first_ms, exact.end_ms) == (T0 + 470, T0 + 1_930)
+
+
 @pytest.mark.parametrize("text", ["", "-", "5", "x-1", "1-x", "-1-1", "1-1-1", "٣-1", "9" * 39 + "-1"])
 def test_a_cursor_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Refusal, match="cursor: take it from `next`"):
