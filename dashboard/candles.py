@@ -138,17 +138,19 @@ class Request:
 
     def next_page(self, rows: Sequence[AnyRow]) -> str | None:
         """The query string of the page that follows `rows`, None when this is the last."""
-        if len(rows) < self.limit:
-            return None
+        # Even where no source was asked for: by then another one may have the newest candle.
+        return self.following(rows[0].ts, rows[-1].ts, rows[0].source) if len(rows) >= self.limit else None
+
+    def following(self, first: datetime, last: datetime, source: str) -> str:
+        """The query string of the page that follows one of this source with these first and last bars."""
         query = {"symbol": self.symbol, "timeframe": self.timeframe, "limit": str(self.limit)}
         if self.proof:
             query["proof"] = "true"
-        # Even where none was asked for: by then another source may have the newest candle.
-        query["source"] = rows[0].source
+        query["source"] = source
         if self.from_ is None:
-            query["before"] = _iso(rows[0].ts)
+            query["before"] = _iso(first)
         else:
-            query["from"] = _iso(rows[-1].ts + timedelta(milliseconds=1))
+            query["from"] = _iso(last + timedelta(milliseconds=1))
             if self.to != _END_OF_TIME:
                 query["to"] = _iso(self.to)
         return urlencode(query)

@@ -179,6 +179,9 @@ class _JsonTicks:
         return self._frame[:-1] + b',"ticks":['
 
     def add(self, batch: TickBatch) -> bytes:
+        # A page may begin behind all ticks of its first minute.
+        if not len(batch):
+            return b""
         tick, separator = self._tick, self._separator
         self._separator = b","
         return separator + encode([tick(*shown(row)) for row in batch.rows])[1:-1]

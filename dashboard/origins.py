@@ -204,7 +204,7 @@ def _add_proof(app: FastAPI, parts: "Parts", turns: Turns) -> None:
             raise Refusal(
                 400, "INVALID_PARAMETER", "verify: at most a day at once; verify its days, or use `tickpipe verify`"
             )
-        about: dict[str, Any] = {"symbol": symbol, "from_": begins, "to": ends}
+        about: dict[str, Any] = {"symbol": symbol, "timeframe": timeframe.upper(), "from_": begins, "to": ends}
         async with parts.database.reading() as connection:
             about["source"] = await source_asked(connection, symbol, source)
             summary, logs = await _read_proof(connection, about)
@@ -227,7 +227,8 @@ def _add_compared(app: FastAPI, parts: "Parts") -> None:
     @app.get(
         "/compared", tags=["candles"], response_class=Response, dependencies=STRICT,
         responses={
-            200: {"content": {"application/json": {"example": {"bars": [_COMPARED]}}}}, **refusals(400, 503, 504),
+            200: {"content": {"application/json": {"example": {"bars": [_COMPARED], "next": None}}}},
+            **refusals(400, 503, 504),
         },
     )  # fmt: skip
     async def compared(
@@ -240,28 +241,44 @@ def _add_compared(app: FastAPI, parts: "Parts") -> None:
         to: To = None,
         limit: Limit = _DEFAULT_BARS,
     ) -> Response:
-        """The broker's bars of `[from, to)`, where both its bars and our folds are known, and how far they agree.
+        """The broker's bars that begin in `[from, to)` and how far ours agree, where both are known.
 
-        Longer bars are rolled up from the broker's minutes. What still moves is not compared.
+        Longer bars are rolled up from the broker's minutes, each from all of its own. What still moves is not compared.
+        `next` in the answer is the URL of the page that follows, null at the end.
         """
         asked = Request.parse(
             symbol=symbol, timeframe=timeframe, source=source, from_=from_, to=to, before=None, limit=limit
         )
         if asked.from_ is None:
             raise Refusal(400, "INVALID_PARAMETER", "from: say from when on; a day is from=2019-02-04&to=2019-02-05")
-        about = {
-            "symbol": symbol, "timeframe": asked.timeframe, "from_": asked.from_, "to": asked.to, "limit": limit,
-        }  # fmt: skip
         async with parts.database.reading() as connection:
-            about["source"] = await source_asked(connection, symbol, asked.source)
-            async with connection.cursor(row_factory=class_row(ComparedBar)) as cursor:
-                await cursor.execute(SQL["compared_bars"], about)
-                bars = await cursor.fetchall()
+            found = await source_asked(connection, symbol, asked.source)
+            bars = await _read_compared(connection, asked, found)
+        following = None
+        if len(bars) == limit and found is not None:
+            following = f"compared?{asked.following(bars[0].ts, bars[-1].ts, found)}"
         content = encode({
-            "symbol": symbol, "source": about["source"], "timeframe": asked.timeframe,
-            "bars": [bar._asdict() for bar in bars],
+            "symbol": symbol, "source": found, "timeframe": asked.timeframe,
+            "bars": [bar._asdict() for bar in bars], "next": following,
         })  # fmt: skip
-        return cacheable(request, content, MEDIA_TYPES["json"])
+        response = cacheable(request, content, MEDIA_TYPES["json"])
+        if following:
+            response.headers["Link"] = f'<{following}>; rel="next"'
+        return response
+
+
+async def _read_compared(connection: Connection, asked: Request, source: str | None) -> list[ComparedBar]:
+    about: dict[str, Any] = {
+        "symbol": asked.symbol, "source": source, "timeframe": asked.timeframe, "from_": asked.from_, "to": asked.to,
+        "limit": asked.limit,
+    }  # fmt: skip
+    starts = await (await connection.execute(SQL["whole_bars"], about)).fetchone()
+    if starts is None:
+        raise AssertionError("candle_settings has one row")
+    about["from_"], about["to"] = starts
+    async with connection.cursor(row_factory=class_row(ComparedBar)) as cursor:
+        await cursor.execute(SQL["compared_bars"], about)
+        return await cursor.fetchall()
 
 
 async def _read_proof(connection: Connection, about: dict[str, Any]) -> tuple[Summary, list[tuple[str, Ranges]]]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from dashboard.answers import Refusal, encode, etag_of
-from dashboard.candles import check_names, epoch_ms, parse_time
+from dashboard.candles import check_names, parse_time
 from dashboard.database import Database
 from marketdata.errors import LogTruncated
 from marketdata.refold import TickRow, iso_milliseconds
@@ -97,9 +97,10 @@ class TickRequest:
         """
         if from_ is None:
             raise _unusable("from", "say from when on; a day is from=2019-02-04&to=2019-02-05")
-        end_ms = clock.now_ms() + 1 if to is None else epoch_ms(parse_time("to", to))
+        end_ms = clock.now_ms() + 1 if to is None else clock.millisecond_from(parse_time("to", to))
         at = None if cursor is None else Cursor.parse(cursor)
-        return cls(first_ms=epoch_ms(parse_time("from", from_)), end_ms=end_ms, cursor=at, **others)
+        first_ms = clock.millisecond_from(parse_time("from", from_))
+        return cls(first_ms=first_ms, end_ms=end_ms, cursor=at, **others)
 
     def place_of(self, row: TickRow) -> int:
         """What a cursor names: the tick's millisecond, or the minute that raw ticks are ordered by."""
@@ -251,9 +252,12 @@ async def outline(reader: TickReader, request: TickRequest) -> Outline | None:
     given = 0
     for number, minute in enumerate(held):
         if given + counts[minute.ts] > request.limit:
-            end = await _end_in(reader, minute, request.limit - given) if number else None
+            # A page that is full at the end of a minute ends within it, behind the last tick.
+            last = number if given < request.limit else number - 1
+            missing = request.limit - given if last == number else counts[held[last].ts]
+            end = await _end_in(reader, held[last], missing) if last > 0 else None
             kept = [ts for ts in sorted(gone) if ts < minute.ts]
-            return None if end is None else Outline(request, held[: number + 1], kept, end)
+            return None if end is None else Outline(request, held[: last + 1], kept, end)
         given += counts[minute.ts]
     # The loop ended before the last minute, for minutes that are gone after all.
     return None if sure > request.limit else Outline(request, held, sorted(gone), None)

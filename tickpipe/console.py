@@ -5,6 +5,7 @@ Times are always UTC.
 
 import csv
 import json
+import math
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from marketdata.errors import SettingsError, StackError, TickpipeError, missing_extra
+from runtime import clock
 from runtime.foreign import cell, shown
 
 T = TypeVar("T")
@@ -182,8 +184,8 @@ def as_utc(moment: datetime) -> datetime:
 
 
 def epoch_ms(moment: datetime) -> int:
-    """UTC epoch milliseconds of a moment, without going through floating point."""
-    return (as_utc(moment) - _EPOCH) // timedelta(milliseconds=1)
+    """The first of the UTC epoch milliseconds that is not before a moment."""
+    return clock.millisecond_from(as_utc(moment))
 
 
 def moment_of(time_msc: int) -> datetime:
@@ -303,14 +305,22 @@ async def write_csv(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) 
 
 
 async def write_json(columns: Sequence[str], rows: AsyncIterator[Sequence[Any]]) -> None:
-    """Write a JSON array with one object on each line."""
+    """Write a JSON array with one object on each line; what is no number in JSON is null."""
     separator = "["
     async for row in rows:
-        entry = {name: plain(value) for name, value in zip(columns, row, strict=True)}
+        entry = {name: _finite(plain(value)) for name, value in zip(columns, row, strict=True)}
         sys.stdout.write(f"{separator}\n{json.dumps(entry)}")
         separator = ","
     sys.stdout.write("\n]\n" if separator == "," else "[]\n")
     sys.stdout.flush()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return {name: _finite(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 async def write_rows(

@@ -1,22 +1,18 @@
 """`tickpipe sql`: SQL over ticks and candles, by DuckDB in this process."""
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
-import io
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import redirect_stdout
-from datetime import datetime
-from decimal import Decimal
-from enum import StrEnum
+from collections.abc import Collection
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from marketdata.errors import SettingsError, TickpipeError
 from tickpipe.connection import DataDir, archive_of, connected_settings, data_directory, open_database
-from tickpipe.console import AllRows, Format, err, print_table, run, write_rows
+from tickpipe.console import AllRows, err, run
+from tickpipe.sqlanswer import Answer, SqlFormat, WrongQuery, write
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -30,27 +26,6 @@ _MAX_TAIL_TICKS = 5_000_000
 
 #: A day may be merged between reading its manifest and opening its files; not over and over.
 _ATTEMPTS = 3
-
-#: Rows of a table that is cut.
-_HEAD_ROWS = 50
-
-#: Rows that are taken from DuckDB at once.
-_BATCH_ROWS = 10_000
-
-
-class SqlFormat(StrEnum):
-    """How the answer is written."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-    PARQUET = "parquet"
-
-
-class WrongQuery(TickpipeError):
-    """DuckDB does not understand the query, or it does more than read."""
-
-    is_wrong_use = True
 
 
 class ArchiveBehind(TickpipeError):
@@ -106,8 +81,10 @@ def sql(
         if views := {name.lower() for name in re.findall(r"\bticks(?:_raw)?\b", text, re.IGNORECASE)}:
             _load_ticks(connection, data_dir, views, archived=archived)
         try:
-            _write(_answer(connection, text), format_, output, all_rows=all_rows)
+            write(Answer(connection, text), format_, output, all_rows=all_rows)
         except FileNotFoundError as exc:
+            if not views:
+                raise WrongQuery(str(exc)) from exc
             if attempt == _ATTEMPTS - 1:
                 raise TickpipeError(f"{exc}; `tickpipe archive check` names files that are missing") from exc
         else:
@@ -205,83 +182,10 @@ async def _load_candles(settings: "Settings", connection: "DuckDBPyConnection") 
                 copied.write(data)
         copied.flush()
         connection.execute(
-            "CREATE TABLE candles AS SELECT * FROM read_csv(?, header = true, columns = {"
+            # Said and not guessed: DuckDB guesses by the first rows, and names of instruments may hold anything.
+            "CREATE TABLE candles AS SELECT * FROM read_csv(?, header = true, auto_detect = false, delim = ',', "
+            "quote = '\"', escape = '\"', columns = {"
             "source: 'VARCHAR', symbol: 'VARCHAR', ts: 'TIMESTAMPTZ', open: 'DOUBLE', high: 'DOUBLE', low: 'DOUBLE', "
             "close: 'DOUBLE', volume: 'BIGINT', real_volume: 'DOUBLE', spread: 'BIGINT', closed: 'BOOLEAN'})",
             [copied.name],
         )
-
-
-def _answer(connection: "DuckDBPyConnection", text: str) -> Any:
-    """The answer as a `pyarrow.RecordBatchReader`.
-
-    Raises:
-        FileNotFoundError: when a file of the archive was merged into another meanwhile.
-        WrongQuery: when the query is wrong.
-    """
-    import duckdb
-
-    try:
-        return connection.execute(text).to_arrow_reader(_BATCH_ROWS)
-    except duckdb.Error as exc:
-        if isinstance(exc, duckdb.IOException) and "No files found" in str(exc):
-            raise FileNotFoundError(str(exc)) from exc
-        raise WrongQuery(str(exc)) from exc
-
-
-def _write(answer: Any, format_: SqlFormat, output: Path | None, *, all_rows: bool) -> None:
-    names = answer.schema.names
-    if format_ is SqlFormat.TABLE:
-        _write_table(names, answer, all_rows=all_rows)
-    elif output is not None:
-        from tickpipe.export.files import whole_file
-
-        with whole_file(output.expanduser().absolute()) as stream:
-            _write_to(stream, names, answer, format_)
-    elif format_ is SqlFormat.PARQUET:
-        _write_to(sys.stdout.buffer, names, answer, format_)
-    else:
-        run(write_rows(names, _rows(answer), Format(format_.value)))
-
-
-def _write_table(names: list[str], answer: Any, *, all_rows: bool) -> None:
-    head: list[list[Any]] = []
-    count = 0
-    for batch in answer:
-        count += len(batch)
-        if all_rows or len(head) < _HEAD_ROWS:
-            head += _rows([batch if all_rows else batch.slice(0, _HEAD_ROWS - len(head))])
-    print_table(names, head)
-    if more := count - len(head):
-        err.print(f"… and {more:,} more of {count:,}; --all shows them, the other formats have them.", markup=False)
-
-
-def _write_to(stream: IO[bytes], names: list[str], answer: Any, format_: SqlFormat) -> None:
-    if format_ is SqlFormat.PARQUET:
-        import pyarrow.parquet as pq
-
-        with pq.ParquetWriter(stream, answer.schema, compression="zstd") as writer:
-            for batch in answer:
-                writer.write_batch(batch)
-        return
-    text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
-    with redirect_stdout(text):
-        run(write_rows(names, _rows(answer), Format(format_.value)))
-    text.detach()
-
-
-def _rows(batches: Iterable[Any]) -> Iterator[list[Any]]:
-    for batch in batches:
-        columns = [list(map(_value, column.to_pylist())) for column in batch.columns]
-        yield from map(list, zip(*columns, strict=True))
-
-
-def _value(value: Any) -> Any:
-    """The value as the formats write it: sums of whole numbers, which DuckDB gives as decimals, are whole."""
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, (str, int, float, bool, datetime, type(None))):
-        return value
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return [_value(one) for one in value]
-    return {name: _value(one) for name, one in value.items()} if isinstance(value, dict) else str(value)

@@ -44,6 +44,9 @@ _SCAN_BY_NAME: Final = (
     " UNION ALL BY NAME SELECT * FROM no_rows)"
 )
 
+#: What the layout of Hive writes for no value.
+_READ_AS_NULL: Final = ("NULL", "__HIVE_DEFAULT_PARTITION__")
+
 _EPOCH: Final = date(1970, 1, 1)
 
 _RESENDS: Final = pa.schema([("partition", pa.int32()), ("offset", pa.int64()), ("index", pa.int32())])
@@ -183,10 +186,15 @@ def _set_paths(connection: "DuckDBPyConnection", name: str, paths: Sequence[str]
 def _is_in_path(files: ArchiveFiles, part: Part) -> bool:
     """Whether DuckDB can open the file by its path and read source and symbol from there.
 
-    It has no client of object stores, only one to download. A long name is cut, and `[SP500]` would be a pattern.
+    It has no client of object stores, only one to download. A long name is cut, `[SP500]` would be a pattern, and a
+    feed that is called `NULL` nothing.
     """
     path = files.full(part.path or "")
-    return isinstance(files, LocalFiles) and not any(map(is_cut, part.series)) and not set("*?[") & set(path)
+    return (
+        isinstance(files, LocalFiles)
+        and not any(is_cut(name) or name.upper() in _READ_AS_NULL for name in part.series)
+        and not set("*?[") & set(path)
+    )
 
 
 def _dataset(files: ArchiveFiles, parts: Sequence[Part]) -> ds.FileSystemDataset:

@@ -136,10 +136,12 @@ SELECT source, symbol, point FROM instruments;
 SELECT point FROM instruments WHERE source = %(source)s AND symbol = %(symbol)s;
 
 -- name: proof
--- What a bar is made of, in sum: of the minutes that are stored of it.
+-- What a bar is made of, in sum: of the minutes that are stored of it. A longer one is closed when its time is over as
+-- well, as in bars_between().
 SELECT
     count(*) AS minutes, count(*) FILTER (WHERE m.origin = 'broker') AS broker_minutes, count(p.ts) AS pending,
-    sum(m.volume)::bigint AS ticks, bool_and(m.closed) AS closed, min(m.first_tick) AS first_tick,
+    sum(m.volume)::bigint AS ticks,
+    bool_and(m.closed) AND (%(timeframe)s = 'M1' OR %(to)s <= now()) AS closed, min(m.first_tick) AS first_tick,
     max(m.last_tick) AS last_tick, max(m.received_at) AS received_at, max(m.folded_at) AS folded_at,
     max(m.stored_at) AS stored_at
 FROM market_data AS m
@@ -158,8 +160,15 @@ WHERE m.timeframe = 'M1' AND m.symbol = %(symbol)s AND m.source = %(source)s
 GROUP BY m.log
 ORDER BY max(m.ts) DESC;
 
+-- name: whole_bars
+-- The starts of the first bars that begin at or after two moments: what begins between the moments ends with them.
+SELECT next_bar(%(from_)s, t.width, s), least(next_bar(%(to)s, t.width, s), '9999-12-31 00:00+00')
+FROM timeframe_named(%(timeframe)s) AS t
+CROSS JOIN candle_settings AS s;
+
 -- name: compared_bars
--- The broker's bars, rolled up from its minutes, and how many minutes of each bar agree with our folds.
+-- The broker's bars, rolled up from its minutes, and how many minutes of each bar agree with our folds. Both times are
+-- starts of bars.
 SELECT
     bar_start(c.ts, t.width, s) AS ts,
     (array_agg(c.broker_open ORDER BY c.ts) FILTER (WHERE c.broker_open IS NOT NULL))[1] AS open,

@@ -5,7 +5,7 @@
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -162,7 +162,7 @@ async def _export_ticks(settings: "Settings", wanted: _Wanted, *, replace: bool)
     with whole_directory(wanted.directory, replace=replace) as partial:
         async with await open_database(settings) as connection:
             async with Exporting(connection, wanted.timeframe) as exporting:
-                series = await _series(exporting, wanted)
+                series = await _tick_series(exporting, wanted)
             total = sum((each.end - each.first).total_seconds() for each in series)
             with Bar("exporting", total) as bar:
                 writing = _WritingTicks(settings, connection, wanted, partial, bar)
@@ -170,11 +170,23 @@ async def _export_ticks(settings: "Settings", wanted: _Wanted, *, replace: bool)
                     await writing.series(each)
         if not writing.ticks:
             raise NothingToExport("no tick is in the log for that time; nothing was written")
+        if missing := sorted(set(wanted.symbols or ()) - writing.symbols):
+            raise NothingToExport(f"no tick of {', '.join(missing)} is in the log for that time; nothing was written")
         _write_manifest(
-            partial, wanted, timeframe=None, columns=writing.columns, symbols=sorted({each.symbol for each in series}),
+            partial, wanted, timeframe=None, columns=writing.columns, symbols=sorted(writing.symbols),
             ticks=writing.ticks, files=writing.files, gone=[moment_of(ts) for ts in writing.gone],
         )  # fmt: skip
     return writing.ticks, writing.files, writing.gone
+
+
+async def _tick_series(exporting: "Exporting", wanted: _Wanted) -> "list[Series]":
+    """What is to be read: up to now, for the newest ticks may be in no candle that is stored."""
+    stored = await exporting.series(wanted.symbols, None, None)
+    if missing := sorted(set(wanted.symbols or ()) - {each.symbol for each in stored}):
+        raise NothingToExport(f"nothing of {', '.join(missing)} is stored; nothing was written")
+    end = wanted.to or datetime.now(UTC)
+    read = [replace(each, first=wanted.from_ or each.first, end=end) for each in stored]
+    return [each for each in read if each.first < each.end]
 
 
 class _WritingTicks:
@@ -185,6 +197,8 @@ class _WritingTicks:
     ) -> None:
         self.ticks = self.files = 0
         self.gone: list[int] = []
+        #: Those of which there are ticks, or were some.
+        self.symbols: set[str] = set()
         self._settings, self._connection, self._wanted, self._root, self._bar = settings, connection, wanted, root, bar
         self._done_seconds = 0.0
 
@@ -202,8 +216,7 @@ class _WritingTicks:
         from sink.ticks import TickRange, TickReader
 
         wanted = self._wanted
-        first = max(series.first, wanted.from_ or series.first)
-        end = min(series.end, wanted.to or series.end)
+        first, end = series.first, series.end
         range_ = TickRange(series.source, series.symbol, epoch_ms(first), epoch_ms(end))
 
         @asynccontextmanager
@@ -215,8 +228,11 @@ class _WritingTicks:
         with stack:
             async with TickReader(self._settings, reading, range_) as reader, aclosing(reader.batches()) as batches:
                 async for batch in batches:
+                    if batch.is_gone or len(batch):
+                        self.symbols.add(series.symbol)
                     if batch.is_gone:
                         self.gone.append(batch.ts)
+                    if not len(batch):
                         continue
                     date = moment_of(batch.ts).date()
                     if writer is None or (day != date and wanted.format is not FileFormat.MT5):

@@ -30,7 +30,8 @@ export function drawLegend(chosen, bar, digits, { isOpen = false, isLate = false
     return;
   }
   const number = (name, value) => element("span", "", [element("i", "", t(name)), value]);
-  const change = (bar.close - bar.open) / bar.open;
+  // Prices may be negative, as those of oil once were.
+  const change = (bar.close - bar.open) / Math.abs(bar.open);
   const rows = PRICES.map((name) => number(name === "close" ? "close_" : name, price(bar[name], digits)));
   const tags = [isOpen && "openTag", isLate && "lateTag"].filter(Boolean).map((name) => element("span", "tag", t(name)));
   $("legend").replaceChildren(

@@ -101,6 +101,13 @@ async def test_symbol_is_found_by_typing(reader: Reader, market: Market, listed:
     await expect(reader.page).to_have_title("XAUUSD · Tickpipe")
 
 
+async def test_negative_prices_rise_as_others_do(reader: Reader, market: Market) -> None:
+    await market.publish(market.candle("OIL", HISTORY_START, (-37.0, -29.6, -40.0, -29.6), ticks=3))
+    await market.stored("OIL", 1)
+    await reader.open("?symbol=OIL&source=Live")
+    await expect(reader.page.locator("#legend .numbers.up .change")).to_have_text("+20.000%")
+
+
 async def test_language_and_theme_are_switched_and_kept(reader: Reader) -> None:
     await reader.open()
     await reader.until_bars(len(eurusd_bars()))

@@ -125,6 +125,41 @@ def test_brokers_bars_stand_beside_ours(market: Market, proven: list[Candle]) ->
     assert (hour["equal"], hour["differs"], hour["no_candle"]) == (MINUTES - 2, 1, 1)
 
 
+def test_compared_bars_begin_between_the_times_and_are_whole(market: Market, proven: list[Candle]) -> None:
+    def counted(query: str) -> list[tuple[str, int]]:
+        bars = market.get(f"/compared?symbol=PROVEN&{query}").json()["bars"]
+        minutes = ("equal", "differs", "no_bar", "no_candle")
+        return [(bar["ts"][11:16], sum(bar[name] for name in minutes)) for bar in bars]
+
+    within = f"from={minute_ms(3)}&to={minute_ms(16)}"
+    assert counted(f"{within}&timeframe=M15") == [("09:15", 15)]
+    assert counted(f"{within}&timeframe=M5") == [("09:05", 5), ("09:10", 5), ("09:15", 5)]
+    assert counted(f"{within}&timeframe=H1") == []
+    assert counted(f"from={minute_ms(0)}&to={minute_ms(0) + 1}&timeframe=H1") == [("09:00", MINUTES)]
+
+
+def test_compared_bars_come_page_by_page(market: Market, proven: list[Candle]) -> None:
+    path: str | None = f"/compared?symbol=PROVEN&from={minute_ms(0)}&limit=12"
+    sizes, found = [], []
+    while path:
+        page = market.get(path).json()
+        sizes.append(len(page["bars"]))
+        found += [bar["ts"] for bar in page["bars"]]
+        path = page["next"] and f"/{page['next']}"
+    assert sizes == [12, 12, 6]
+    assert len(set(found)) == MINUTES
+
+
+async def test_bar_is_closed_when_its_time_is_over(market: Market) -> None:
+    ts = clock.now_ms() // MINUTE_MS * MINUTE_MS
+    await market.publish(market.candle("OVER", ts, (1.0, 2.0, 1.0, 2.0), ticks=3, closed=True))
+    await market.stored("OVER", 1)
+    for timeframe, is_closed in (("M1", True), ("MN1", False)):
+        (bar,) = market.get(f"/candles?symbol=OVER&timeframe={timeframe}").json()["candles"]
+        proof = market.get(f"/candles/{ts}/proof?symbol=OVER&timeframe={timeframe}").json()
+        assert (bar["closed"], proof["closed"]) == (is_closed, is_closed)
+
+
 async def test_click_on_a_candle_shows_its_proof_and_verifies_it(
     reader: Reader, market: Market, proven: list[Candle]
 ) -> None:

@@ -138,6 +138,23 @@ def test_large_pages_are_sent_while_they_are_read_and_join_with_others(ticks: Ti
     assert "link" in part.headers
 
 
+def test_large_page_that_is_full_at_the_end_of_a_minute_leads_to_the_next(ticks: Ticks) -> None:
+    expected = list(map(values, ticks.ticks))
+    full = next(
+        number
+        for number in range(10_001, len(expected))
+        if expected[number - 1][0] // 60_000 < expected[number][0] // 60_000
+    )
+    pages = ticks.pages(f"/ticks?{QUERY}&limit={full}")
+    assert [len(page) for page in pages] == [full, len(expected) - full]
+    assert rows([tick for page in pages for tick in page]) == expected
+    # The page that follows such a one begins with a minute of which nothing is left, and has much to come.
+    first = sum(row[0] < expected[0][0] // 60_000 * 60_000 + 60_000 for row in expected)
+    given = sum(row[0] == expected[first - 1][0] for row in expected)
+    (page,) = ticks.pages(f"/ticks?{QUERY}&limit=200000&cursor={expected[first - 1][0]}-{given}")
+    assert rows(page) == expected[first:]
+
+
 def parsed(form: str, answer: httpx.Response) -> list[tuple[Any, ...]]:
     if form == "json":
         return rows(answer.json()["ticks"])

@@ -214,3 +214,26 @@ def test_sql_reads_every_candle(database: str) -> None:
     assert result.exit_code == 0, result.output
     read = [tuple(row.values()) for row in json.loads(result.stdout)]
     assert sorted(read, key=lambda row: row[:3]) == sorted(stored, key=lambda row: row[:3])
+
+
+def test_sql_reads_every_name_behind_many_candles_of_others(
+    servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More than whoever guesses at a file looks at.
+    names = ['Oil, "WTI"', "'x'", "#A", "a|b;c", "NULL"]
+    copies = _INSERT.partition("FROM (VALUES")[0] + (  # noqa: S608
+        "FROM (VALUES ('EURUSD', 'S', 21000), {}) AS s (symbol, source, minutes), "
+        "LATERAL (SELECT number, number % 40 AS n FROM generate_series(1, minutes) AS number) AS numbers, "
+        "LATERAL (SELECT timestamptz '2018-12-01' + number * interval '1 minute' AS ts) AS t"
+    )
+    with database_on(servers.database_url, schema_template(servers.database_url)) as url:
+        with psycopg.connect(url) as connection:
+            values = sql.SQL(", ").join(sql.SQL("({}, {}, 3)").format(name, name) for name in names)
+            connection.execute(sql.SQL(copies).format(values))
+        monkeypatch.setenv("TICKPIPE_DATABASE_URL", url)
+        result = CliRunner().invoke(
+            app, ["sql", "select symbol, source, count(*) as n from candles group by all", "-f", "json"]
+        )
+    assert result.exit_code == 0, result.output
+    read = {tuple(row.values()) for row in json.loads(result.stdout)}
+    assert read == {("EURUSD", "S", 21_000), *((name, name, 3) for name in names)}

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from urllib.parse import parse_qs
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 import dashboard.tick_answers
 from dashboard.access import Turns
 from dashboard.answers import Refusal
-from dashboard.formats import render_page
+from dashboard.formats import render_page, tick_form
 from dashboard.tick_answers import Head, read_ahead, reading_the_log
 from dashboard.ticks import Cursor, Page, TickRequest, following
 from marketdata.errors import KafkaUnavailable
 from marketdata.refold import TickRow
-from marketdata.tick import MINUTE_MS, period_of
+from marketdata.tick import MINUTE_MS, Tick, period_of
+from sink.ticks import TickBatch
 
 T0 = 1_549_238_400_000
 
@@ -59,6 +61,16 @@ def test_pages_join_without_gap_or_overlap(times: list[int], limit: int, raw: bo
     assert found == [row for row in rows if row[0] >= T0 + first]
 
 
+def test_a_tick_before_the_time_that_is_asked_for_is_none_of_it() -> None:
+    # Python and pandas write microseconds.
+    asked = TickRequest.parse(
+        symbol="EURUSD", source="S", from_="2019-02-04T00:00:00.470001Z", to="2019-02-04T00:00:01.929400Z", cursor=None
+    )
+    assert (asked.first_ms, asked.end_ms) == (T0 + 471, T0 + 1_930)
+    exact = TickRequest.parse(symbol="EURUSD", source="S", from_=f"{T0 / 1000 + 0.47}", to=f"{T0 + 1930}", cursor=None)
+    assert (exact.first_ms, exact.end_ms) == (T0 + 470, T0 + 1_930)
+
+
 @pytest.mark.parametrize("text", ["", "-", "5", "x-1", "1-x", "-1-1", "1-1-1", "٣-1", "9" * 39 + "-1"])
 def test_a_cursor_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Refusal, match="cursor: take it from `next`"):
@@ -71,6 +83,13 @@ async def test_lost_minutes_are_named_as_spans() -> None:
         b'"gone":[{"from":"2019-02-04T00:00:00.000Z","to":"2019-02-04T00:02:00.000Z"},'
         b'{"from":"2019-02-04T00:03:00.000Z","to":"2019-02-04T00:04:00.000Z"}]'
     ) in await render_page("json", page, None)
+
+
+def test_page_that_begins_behind_its_first_minute_is_json() -> None:
+    form = tick_form("json", Page(TickRequest("EURUSD", "S", T0, T0 + 1)), None)
+    batches = [TickBatch(T0), TickBatch(T0, [Tick(T0, 1.0, 2.0, 0.0, 0.0, 6)]), TickBatch(T0)]
+    pieces = [form.begin(), *map(form.add, batches), form.end()]
+    assert [tick["bid"] for tick in msgspec.json.decode(b"".join(pieces))["ticks"]] == [1.0]
 
 
 async def test_what_fails_gives_its_turn_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -118,6 +118,8 @@ def test_what_is_no_time_is_refused_with_the_forms(text: str) -> None:
 
 def test_milliseconds_survive_both_ways() -> None:
     assert epoch_ms(moment_of(1_549_238_400_994)) == 1_549_238_400_994
+    # A tick of the millisecond before is not at or after it.
+    assert epoch_ms(moment_of(1_549_238_400_994) + timedelta(microseconds=1)) == 1_549_238_400_995
 
 
 def test_shown_times_are_utc_without_needless_fraction() -> None:

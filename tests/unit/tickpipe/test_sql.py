@@ -1,12 +1,14 @@
 """`tickpipe sql`: its ticks are those that candles count, whatever was sent again and wherever it lies."""
 
+import json
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +38,7 @@ from tests.unit.archive.test_writer import (
     resent,
 )
 from tickpipe.cli import app
+from tickpipe.sqlanswer import Answer
 from tickpipe.tickviews import Ticks
 
 __all__ = ["disk_that_need_not_be_waited_for"]
@@ -112,7 +115,9 @@ def test_the_columns_of_forward_flow_are_the_ticks_that_candles_count(
             assert [row[0] for row in found] == sorted(row[0] for row in found)
 
 
-@pytest.mark.parametrize("symbol", ["[SP500]", "a+b", "100%", "a~b", "x" * 32 + "\U0001f4c8" * 40, "123", "it's"])
+@pytest.mark.parametrize(
+    "symbol", ["[SP500]", "a+b", "100%", "a~b", "x" * 32 + "\U0001f4c8" * 40, "123", "it's", "null"]
+)
 def test_every_name_comes_out_as_it_went_in(tmp_path: Path, symbol: str) -> None:
     archive = Archive(tmp_path / "archive [1]")
     log = frames(4, symbol=symbol)
@@ -232,3 +237,51 @@ def test_a_file_that_was_merged_meanwhile_is_looked_for_again(
     monkeypatch.setattr(Ticks, "show", merging)
     assert run("select count(*) as n from ticks", "--format", "csv").stdout == "n\n120\n"
     assert merged == [19]
+
+
+@pytest.mark.usefixtures("archived")
+def test_values_that_a_form_has_not_are_written_all_the_same(tmp_path: Path) -> None:
+    query = "select max(time) - min(time) as span, 'nan'::double as nothing, [1e999::double] as most from ticks"
+    (row,) = json.loads(run(query, "--format", "json").stdout, parse_constant=lambda name: f"{name} is no JSON")
+    assert row == {"span": "00:00:59.001", "nothing": None, "most": [None]}
+    assert run(query, "--format", "csv").stdout == "span,nothing,most\n00:00:59.001,nan,[inf]\n"
+    run(query, "--format", "parquet", "--output", "answer.parquet")
+    assert read_table(tmp_path / "answer.parquet")["span"].to_pylist() == ["00:00:59.001"]
+    query = "select timestamp_ns '2019-02-04 00:00:00.123456789' as t, 'infinity'::timestamptz as i, '\\xAA'::blob as b"
+    assert run(query, "--format", "csv").stdout == "t,i,b\n2019-02-04T00:00:00.123456789Z,infinity,\\xAA\n"
+    assert "null_value" in run("select null as null_value, time::varchar from ticks limit 1").stdout
+
+
+def test_a_file_that_goes_while_it_is_read_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TICKPIPE_DATA_DIR", str(tmp_path))
+    # More than DuckDB reads ahead.
+    log = frames(60, per_frame=3_000)
+    archive = Archive(tmp_path / "archive")
+    archive.write(log[:30])
+    merged: list[int] = []
+    read = Answer._read
+
+    def merging(self: Answer, reader: Any) -> Iterator[pa.RecordBatch]:
+        # It has looked for its files, and has not opened all of them.
+        if len(merged) % 2 == 0:
+            archive.write(log[30:])
+            writer = Writer(archive.catalogue)
+            writer.resume(0)
+            merged.append(writer.merge(0, "2019-02-05", at_least=2))
+        else:
+            merged.append(0)
+        return read(self, reader)
+
+    monkeypatch.setattr(Answer, "_read", merging)
+    answer = tmp_path / "answer.csv"
+    query = "select time, bid from ticks_raw"
+    run(query, "--format", "csv", "--output", str(answer))
+    assert answer.read_text().count("\n") == 1 + 60 * 3_000
+    assert merged == [19, 0]
+
+
+@pytest.mark.usefixtures("archived")
+def test_a_missing_file_of_the_user_is_no_matter_of_the_archive() -> None:
+    result = run("select * from 'mine.csv'", code=2)
+    assert "mine.csv" in result.stderr
+    assert "archive check" not in result.stderr
