@@ -154,6 +154,12 @@ class ArchiveDamaged(TickpipeError):
     """A file of the archive is missing or is not what its manifest says; `tickpipe archive check` names all of them."""
 
 
+class ArchiveBehind(TickpipeError):
+    """The archive lacks what was archived before and Kafka no longer holds; it was moved, or an older copy put back."""
+
+    retriable = True
+
+
 class ArchiveFenced(TickpipeError):
     """Another archiver has written to the archive; one log and archive need exactly one."""
 
