@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from archive.metrics import Metrics
 from archive.retention import LocalRetention
 from archive.writer import Writer
-from marketdata.errors import ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
+from marketdata.errors import ArchiveBehind, ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
 from marketdata.pieces import in_pieces
 from marketdata.tick import DAY_MS
 from marketdata.wire import numbered_frames
@@ -22,7 +22,7 @@ from runtime.archive.files import ArchiveFiles, open_files
 from runtime.archive.manifest import Catalogue, Day, Progress, date_of
 from runtime.clock import now_ms
 from runtime.health import Guard, Health, StatusServer
-from runtime.kafka_groups import commit_offsets
+from runtime.kafka_groups import commit_offsets, group_offsets
 from runtime.logreader import LogReader, own_log, wait_for_log
 from runtime.rights import Service
 from runtime.service import sleep_unless, unless_set
@@ -218,9 +218,16 @@ class _Flow:
         return list(self._next)
 
     async def resume(self, reader: LogReader) -> None:
-        """Begin where the archive ends."""
+        """Begin where the archive ends.
+
+        Raises:
+            ArchiveBehind: when it ends before where it did, and Kafka no longer has what it lacks.
+        """
         for partition in await reader.partitions(self._settings.ticks_topic):
             await self.begin_again(partition)
+            begin, _ = await reader.ends(self._settings.ticks_topic, partition)
+            if begin > self._next[partition]:
+                await self._require_whole(partition)
 
     async def begin_again(self, partition: int) -> None:
         """Read the partition again from where the archive ends."""
@@ -266,6 +273,7 @@ class _Flow:
         if begin <= self._next[partition]:
             return
         await self.flush(0.0)
+        await self._require_whole(partition)
         first = self._next[partition]
         if first:
             self._metrics.lost.inc(begin - first)
@@ -274,6 +282,24 @@ class _Flow:
                 action="ticks_lost", partition=partition, first=first, last=begin - 1,
             )  # fmt: skip
         self._next[partition] = begin
+
+    async def _require_whole(self, partition: int) -> None:
+        """Check that the archive ends where it did, before it goes on behind a gap.
+
+        Otherwise what is archived from here on and deleted from Kafka would not be in the archive that comes back.
+
+        Raises:
+            ArchiveBehind: when it ends before what the group of the archiver has committed.
+        """
+        archived = self.writer.archived(partition)
+        committed = await group_offsets(self._settings, self._settings.archive_group, self._settings.ticks_topic)
+        if (known := committed.get(partition, 0)) > archived:
+            raise ArchiveBehind(
+                f"{self.catalogue.files.full(self.catalogue.folder)} ends at offset {archived} of partition "
+                f"{partition}; records up to {known} were archived, and Kafka no longer holds them. Is the volume "
+                "mounted, is TICKPIPE_ARCHIVE what it was, or was an older copy put back? Nothing is archived or "
+                "deleted until it is whole again; `tickpipe archive forget` goes on without them"
+            )
 
     async def flush(self, max_age_seconds: float) -> list[Progress]:
         """Write what is held for so long, or everything when it is too much; how far each partition is archived."""

@@ -8,7 +8,7 @@ from typing import Final
 import pyarrow as pa
 import structlog
 
-from marketdata.errors import ArchiveDamaged, ArchiveFenced
+from marketdata.errors import ArchiveBehind, ArchiveDamaged, ArchiveFenced
 from marketdata.runs import Chunk
 from runtime.archive.columns import write_ticks
 from runtime.archive.files import arrow_sink
@@ -84,6 +84,7 @@ class Writer:
 
         Raises:
             ArchiveFenced: when another archiver has written meanwhile.
+            ArchiveBehind: when the archive ends before what was written.
             ArchiveUnavailable: when the files cannot be written.
         """
         held = self._held[partition]
@@ -124,7 +125,7 @@ class Writer:
 
         Raises:
             ArchiveDamaged: when files are not what the manifest says, once those of all other symbols are merged.
-            ArchiveFenced, ArchiveUnavailable: as `flush`.
+            ArchiveFenced, ArchiveBehind, ArchiveUnavailable: as `flush`.
         """
         gone = 0
         damaged: dict[Series, str] = {}
@@ -169,6 +170,11 @@ class Writer:
 
     def _unfenced(self, partition: int) -> Progress:
         progress = self._catalogue.progress(partition)
+        if progress.next < self._next[partition]:
+            raise ArchiveBehind(
+                f"{self._catalogue.files.full(self._catalogue.folder)} ends at offset {progress.next} of partition "
+                f"{partition} and not at {self._next[partition]} any more; was it moved, or its volume unmounted?"
+            )
         if progress.next != self._next[partition]:
             raise ArchiveFenced(
                 f"partition {partition} is archived to offset {progress.next} and not to {self._next[partition]}: "

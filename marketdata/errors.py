@@ -24,6 +24,7 @@
     ├── ProgressLost        the database ends before what was read of the log begins
     ├── ArchiveUnavailable  the archive's folder or bucket does not answer or refuses (retriable)
     ├── ArchiveDamaged      a file of the archive is not what its manifest says, or is missing
+    ├── ArchiveBehind       the archive ends before what it had, and Kafka no longer has it (retriable)
     ├── ArchiveFenced       another archiver has written to the archive
     ├── SchemaTaken         the database's schema holds something else by a name that is needed
     ├── DatabaseForbids     the role lacks rights in the database
@@ -152,6 +153,12 @@ class ArchiveUnavailable(TickpipeError):
 
 class ArchiveDamaged(TickpipeError):
     """A file of the archive is missing or is not what its manifest says; `tickpipe archive check` names all of them."""
+
+
+class ArchiveBehind(TickpipeError):
+    """The archive lacks what was archived before and Kafka no longer holds; it was moved, or an older copy put back."""
+
+    retriable = True
 
 
 class ArchiveFenced(TickpipeError):

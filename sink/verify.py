@@ -22,6 +22,7 @@ from runtime.ticklog import TickLog
 from sink.completeness import Completeness, Selection, store_folds
 from sink.db.connection import Connection, Database
 from sink.db.session import SQL, database_conninfo, open_session
+from sink.derived import fill_bars, roll_up_again, unfilled_bars, wrong_roll_ups
 from sink.metrics import Metrics
 from sink.progress import with_sink_group
 from sink.refolds import proven_candle
@@ -77,6 +78,10 @@ class VerifyReport:
     pending: list[Key] = field(default_factory=list)
     #: With `complete`: candles that the log holds and the table does not, or not with all records that touch them.
     missing: list[Key] = field(default_factory=list)
+    #: With `complete`: bars of the broker that the table lacks, or has otherwise than the broker sent them.
+    unfilled: list[Key] = field(default_factory=list)
+    #: With `complete`: hours and days that are not the roll-up of their minutes.
+    wrong_roll_ups: list[Key] = field(default_factory=list)
     #: Candles that were written by `repair`.
     repaired: int = 0
 
@@ -101,6 +106,7 @@ async def verify(
     name offsets which the log cannot hold, or which hold no tick of theirs, are folded from what it does hold of their
     period; with `distrust` those of other logs as well. The report still lists the differences that were found. With
     `complete` the whole log is read as well: what the table lacks of it is listed as missing, with `repair` written.
+    The broker's bars, hours and days are then compared with what they are derived from as well.
 
     Raises:
         psycopg.OperationalError: when the database does not answer.
@@ -137,6 +143,7 @@ async def verify(
             report.repaired += await _rebuild(settings, database, writer, lies)
         if complete:
             await _complete(Completeness(settings, database, log_ends.own_log, selection), report, repair_with)
+            await _compare_derived(reading, database if repair else None, selection, report)
     finally:
         await reading.close()
         await database.close()
@@ -199,6 +206,20 @@ async def _complete(completeness: Completeness, report: VerifyReport, repair_wit
         if repair_with is not None:
             report.repaired += await repair_with(candles)
     report.missing += sorted(found, key=lambda key: (key.ts, key.symbol, key.source))
+
+
+async def _compare_derived(
+    reading: Connection, repair_in: Database | None, selection: Selection, report: VerifyReport
+) -> None:
+    # Minutes first: hours are rolled up from them.
+    unfilled = await unfilled_bars(reading, selection)
+    report.unfilled += [Key(*row) for row in unfilled]
+    if repair_in is not None:
+        report.repaired += await fill_bars(repair_in, unfilled)
+    async for wrong in wrong_roll_ups(reading, selection):
+        report.wrong_roll_ups += [Key(*row) for row in wrong]
+        if repair_in is not None:
+            report.repaired += await roll_up_again(repair_in, wrong)
 
 
 async def _passes(

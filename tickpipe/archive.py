@@ -8,7 +8,7 @@ import typer
 
 from marketdata.errors import SettingsError, TickpipeError
 from tickpipe.connection import DataDir, archive_of, connected_settings, data_directory
-from tickpipe.console import DONE, PROBLEM, err, out, print_json, print_table, run
+from tickpipe.console import DONE, PROBLEM, ask, err, out, print_json, print_table, require_consent, run
 
 if TYPE_CHECKING:
     from marketdata.offsets import Range
@@ -107,6 +107,38 @@ def compact(*, data_dir: DataDir = None) -> None:
                 for date in sorted(catalogue.progress(partition).days):
                     gone += writer.merge(partition, date, at_least=2)
     out.print(f"{gone:,} files fewer")
+
+
+@app.command()
+def forget(
+    *, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False, data_dir: DataDir = None
+) -> None:
+    """Have the archiver go on without records that the archive has lost and Kafka no longer holds.
+
+    The archiver waits when its folder ends before what it has archived: the volume is not mounted, the folder was moved
+    or an older copy was put back. Bring the archive back, and it goes on by itself. Where it is gone for good, this
+    begins a new one, or goes on behind the older copy, with what Kafka still holds.
+
+    Examples:
+
+    * `tickpipe archive forget`
+    """
+    require_consent(yes, look="`tickpipe archive status`")
+    settings = connected_settings(data_dir)
+    ask("Archive on without what the archive has lost?", yes)
+    run(_forget(settings))
+    out.print("The archiver goes on with the first record that Kafka holds and the archive does not.")
+
+
+async def _forget(settings: "Settings") -> None:
+    from aiokafka import TopicPartition
+
+    from runtime.kafka import log_ends
+    from runtime.kafka_groups import commit_offsets
+
+    ends = await log_ends(settings, settings.ticks_topic)
+    offsets = {TopicPartition(settings.ticks_topic, partition): 0 for partition in ends}
+    await commit_offsets(settings, settings.archive_group, offsets)
 
 
 @app.command()

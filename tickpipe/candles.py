@@ -280,7 +280,10 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Store the fold where it differs, or is missing.")] = False,
     complete: Annotated[
         bool,
-        typer.Option("--complete", help="Read the whole log: also find what it holds and the table does not."),
+        typer.Option(
+            "--complete",
+            help="Read the whole log: also find what it holds and the table does not; check bars, hours and days.",
+        ),
     ] = False,
     distrust: Annotated[
         bool,
@@ -315,7 +318,7 @@ def verify(
     else:
         _show_report(report, repair)
     nothing_proven = bool(report.unprovable) and not report.checked
-    raise typer.Exit(PROBLEM if report.differences or report.missing or nothing_proven else DONE)
+    raise typer.Exit(PROBLEM if report.differences or _is_incomplete(report) or nothing_proven else DONE)
 
 
 async def _verify(
@@ -353,6 +356,11 @@ async def _verify(
         )
 
 
+def _is_incomplete(report: "VerifyReport") -> bool:
+    """Whether `--complete` has found anything."""
+    return bool(report.missing or report.unfilled or report.wrong_roll_ups)
+
+
 def _show_report(report: "VerifyReport", repair: bool) -> None:
     if report.differences:
         columns = ("source", "symbol", "ts", "field", "stored", "folded")
@@ -363,14 +371,24 @@ def _show_report(report: "VerifyReport", repair: bool) -> None:
     out.print(
         f"{report.checked:,} candles checked, {report.equal:,} equal, {report.checked - report.equal:,} different"
     )
-    if report.missing:
-        shown_keys = report.missing[:_SHOWN]
-        print_table(("source", "symbol", "ts"), [(key.source, key.symbol, key.ts) for key in shown_keys])
-        out.print(f"{len(report.missing):,} candles are missing, or lack records that the log holds.")
+    for keys, said in (
+        (report.missing, "candles are missing, or lack records that the log holds."),
+        (report.unfilled, "bars of the broker are missing, or are not what the broker sent."),
+        (report.wrong_roll_ups, "hours and days are not the roll-up of their minutes."),
+    ):
+        if keys:
+            shown_keys = [(key.source, key.symbol, key.timeframe, key.ts) for key in keys[:_SHOWN]]
+            print_table(("source", "symbol", "timeframe", "ts"), shown_keys)
+            out.print(f"{len(keys):,} {said}")
     if repair:
         out.print(f"{report.repaired:,} candles repaired")
-    elif report.differences or report.missing:
-        out.print("Store the folds with: tickpipe verify --repair")
+        if without_tick := sum(each.folded is None and each.field == "candle" for each in report.differences):
+            out.print(
+                f"{without_tick:,} rows name no tick of theirs. Where the log holds none of their minute, as after a "
+                "symbol or a time was changed by hand, they stay until you delete them."
+            )
+    elif report.differences or _is_incomplete(report):
+        out.print(f"Mend it with: tickpipe verify {'--complete ' if _is_incomplete(report) else ''}--repair")
     if report.pending:
         out.print(
             f"{len(report.pending):,} candles wait for a refold by the sink and were not checked; try again soon."

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLC0415  # heavy libraries are imported inside, so that --help is quick
 
+import os
 import re
 import shlex
 import sys
@@ -58,6 +59,13 @@ def stack_on(directory: Path) -> "StackState | None":
     from tickpipe.embedded.state import find_stack
 
     return find_stack(directory)
+
+
+def forget_other_postgresql() -> None:
+    """Take libpq's variables from this process: the URL of a stack is whole, and PGSSLMODE, PGSERVICE and the like are
+    meant for another server."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
 
 
 class StackServices:
@@ -164,6 +172,7 @@ def connected_settings(data_dir: Path | None) -> "Settings":
     directory = data_directory(data_dir)
     stack = stack_on(directory)
     if stack is not None:
+        forget_other_postgresql()
         return _quiet_logs(
             load_settings(
                 data_dir=directory,

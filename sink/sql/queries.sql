@@ -363,8 +363,6 @@ WHERE (EXCLUDED.closed, EXCLUDED.received_at) >= (b.closed, b.received_at) AND (
 
 -- name: fill_from_bars
 -- From what broker_bars holds by now, so that an older bar cannot come back; never over a folded candle.
-WITH incoming_bars AS MATERIALIZED ({incoming_bars})
-
 INSERT INTO market_data AS m (
     ts, symbol, timeframe, open, high, low, close, volume, real_volume, spread, source, origin, closed, received_at,
     stored_at
@@ -372,7 +370,8 @@ INSERT INTO market_data AS m (
 SELECT
     b.ts, b.symbol, b.timeframe, b.open, b.high, b.low, b.close, b.volume, b.real_volume, b.spread, b.source, 'broker',
     b.closed, b.received_at, clock_timestamp()
-FROM incoming_bars AS i
+FROM unnest(%(source)s::text[], %(symbol)s::text[], %(timeframe)s::text[], %(ts)s::timestamptz[])
+    AS i (source, symbol, timeframe, ts)
 JOIN broker_bars AS b USING (source, symbol, timeframe, ts)
 ORDER BY b.symbol, b.timeframe, b.ts, b.source
 ON CONFLICT (symbol, timeframe, ts, source) DO UPDATE

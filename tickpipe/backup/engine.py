@@ -295,6 +295,8 @@ class Restore:
 
     async def _set_groups(self, kafka: KafkaPart) -> None:
         # The stream goes on behind what it had folded, the sink behind what the snapshot holds.
+        # Since the backup a topic of candles may have been deleted, or made again with fewer partitions.
+        await ensure_topics(self._settings, begins_log=False)
         settings = await with_sink_group(self._settings)
         groups = ((settings.stream_group, kafka.stream_offsets), (settings.sink_group, kafka.sink_offsets))
         for group, committed in groups:
@@ -303,6 +305,8 @@ class Restore:
                 name = topics.topic_name(self._settings, role)
                 ends = await log_ends(self._settings, name)
                 for partition, offset in of_partitions.items():
+                    if partition not in ends:
+                        continue
                     begin, end = ends[partition]
                     # The first record of a topic that was created again is one that was not stored yet.
                     wanted = begin if role in self._starts_over else offset

@@ -24,6 +24,7 @@ from runtime.addresses import url_of
 from runtime.process import on_stop_signal
 from runtime.serving import raise_descriptor_limit
 from runtime.settings import load_settings
+from tickpipe.connection import forget_other_postgresql
 from tickpipe.embedded.kafka import local_kafka, ready_kafka
 from tickpipe.embedded.kafka_users import SERVICE_USERS, KafkaUsers
 from tickpipe.embedded.postgres import Access, local_postgres
@@ -98,12 +99,14 @@ def run_stack(config: StackConfig, on_event: OnEvent = _ignore) -> None:
 
 
 def _prepare_for_children() -> None:
-    """Set what the services inherit of this process: what they write is ours alone, and they may open many files.
+    """Set what the services inherit: what they write is ours alone, they may open many files, and nothing
+    leads them to another PostgreSQL.
 
     Raises:
         StackError: when they may not open enough.
     """
     os.umask(0o077)
+    forget_other_postgresql()
     if (limit := raise_descriptor_limit(_WANTED_DESCRIPTORS)) < _FEWEST_DESCRIPTORS:
         raise StackError(
             f"a process may open no more than {limit} files here, and Kafka needs {_FEWEST_DESCRIPTORS}; raise the "

@@ -2,10 +2,13 @@
 
 import asyncio
 import random
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import RecordsToDelete
 from msgspec.structs import replace
 
 from marketdata.offsets import position
@@ -14,6 +17,7 @@ from marketdata.wire import encode
 from runtime.archive.files import LocalFiles
 from runtime.archive.manifest import Catalogue
 from runtime.archive.reader import ArchiveReader
+from runtime.kafka import admin_client, log_ends
 from runtime.kafka_groups import group_offsets
 from runtime.logreader import own_log
 from runtime.settings import Settings
@@ -21,6 +25,7 @@ from tests.kafka_log import KafkaLog, send_empty
 from tests.services import Service
 from tests.unit.archive.test_writer import MIDNIGHT, frames
 from tests.waiting import eventually, wait_until
+from tickpipe.archive import _forget
 
 LOG = list[tuple[int, Frame]]
 
@@ -109,6 +114,63 @@ async def test_of_two_archivers_one_waits_for_the_other(settings: Settings, kafk
     finally:
         first.close()
         second.close()
+
+
+async def test_an_archive_that_is_gone_is_waited_for(settings: Settings, kafka: KafkaLog, tmp_path: Path) -> None:
+    """As when its volume is not mounted: what came then would be in another archive than the one that comes back."""
+    folder, moved = Path(settings.archive), tmp_path / "moved"
+
+    async def is_all_stored() -> bool:
+        return await stored(settings) == sent(kafka)
+
+    async def delete_from_kafka() -> None:
+        ends = await log_ends(settings, settings.ticks_topic)
+        async with admin_client(settings) as client:
+            await client.delete_records(
+                {
+                    TopicPartition(settings.ticks_topic, number): RecordsToDelete(end)
+                    for number, (_, end) in ends.items()
+                }
+            )
+
+    archiver = Service("archive", settings, log=tmp_path / "archiver.log").start()
+    try:
+        archiver.wait_ready()
+        await kafka.send(*(frame for _, frame in frames(20)))
+        await eventually(is_all_stored, what="every record in the archive")
+        # It notices while it runs, and when it starts.
+        for symbol, starts in (("GBPUSD", False), ("USDJPY", True)):
+            await delete_from_kafka()
+            if starts:
+                archiver.kill()
+            await asyncio.to_thread(folder.rename, moved)
+            await kafka.send(*(frame for _, frame in frames(20, symbol=symbol)))
+            if starts:
+                archiver.start().wait_alive()
+            wait_until(lambda: archiver.get("/ready").status_code == 503, what="an archiver that waits")
+            await asyncio.sleep(3)
+            assert archiver.get("/ready").status_code == 503
+            assert "Is the volume mounted" in archiver.said()
+            assert await stored(settings) == {}
+            shutil.rmtree(folder, ignore_errors=True)
+            await asyncio.to_thread(moved.rename, folder)
+            await eventually(is_all_stored, what="what came meanwhile in the archive")
+
+        # One that is gone for good is given up at the operator's word.
+        await delete_from_kafka()
+        shutil.rmtree(folder)
+        lost = {partition: log[-1][0] for partition, log in sent(kafka).items()}
+        await kafka.send(*(frame for _, frame in frames(20)))
+        wait_until(lambda: archiver.get("/ready").status_code == 503, what="an archiver that waits")
+        await _forget(settings)
+
+        async def is_the_rest_stored() -> bool:
+            rest = {p: [one for one in log if one[0] > lost.get(p, -1)] for p, log in sent(kafka).items()}
+            return await stored(settings) == {p: log for p, log in rest.items() if log}
+
+        await eventually(is_the_rest_stored, what="what Kafka holds in a new archive")
+    finally:
+        archiver.close()
 
 
 async def test_damage_is_shown_and_new_ticks_are_archived_all_the_same(settings: Settings, kafka: KafkaLog) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.admin import RecordsToDelete
+from aiokafka.admin import NewPartitions, RecordsToDelete
 from psycopg import sql
 
 from marketdata.errors import KafkaUnavailable
@@ -30,6 +30,7 @@ from tests.conftest import own_settings
 from tests.integration.sink.fixed import new_writer
 from tests.integration.sink.flow import Flow, RunningSink, day_frames, value
 from tests.integration.tickpipe.backups import Silent, archives, restored
+from tests.kafka_log import delete_topic
 from tests.ports import free_port
 from tests.servers import EmbeddedServers
 from tests.unit.sink.candles import MINUTE, candle
@@ -289,6 +290,30 @@ async def test_the_database_alone_comes_back_to_the_log_that_is_here(
     assert rows(elsewhere, "market_data") == before["market_data"]
     await ensure_topics(elsewhere)
     assert len((await verify(elsewhere)).unprovable) == outcome.candles
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+async def test_the_topic_of_the_candles_was_deleted_since_or_has_fewer_partitions(
+    settings: Settings, flow: Flow, tmp_path: Path, made_again: bool
+) -> None:
+    # Arrange
+    async with admin_client(settings) as client:
+        await client.create_partitions({settings.candles_topic: NewPartitions(total_count=3)})
+    await set_offsets(settings, settings.sink_group, {TopicPartition(settings.candles_topic, 2): 0})
+    await stored(settings, day_frames()[:60], flow)
+    path = tmp_path / "backup.zip"
+    await take_backup(settings, path, Silent(), with_topics=False)
+    await delete_topic(settings, settings.candles_topic)
+    if made_again:
+        await ensure_topics(settings)
+
+    # Act
+    outcome = await restored(settings, path, replace=True)
+
+    # Assert
+    assert outcome.log is LogState.PRESENT
+    assert (await verify(settings)).equal == outcome.candles
+    assert await log_ends(settings, settings.candles_topic) == {0: (0, 0), 1: (0, 0)}
 
 
 @pytest.mark.full

@@ -247,6 +247,24 @@ async def test_stack_beside_another_outlives_the_kill_of_its_supervisor_with_its
     assert not stop_stack(small_dir)
 
 
+def test_variables_of_another_postgresql_lead_nobody_astray(
+    small_dir: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formatted(small_dir, run_folder / "blank")
+    for name, value in (
+        ("PGSSLMODE", "verify-full"), ("PGSERVICE", "elsewhere"), ("PGTARGETSESSIONATTRS", "standby"), ("PGTZ", "Mars"),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
+
+    start_detached(_config(small_dir, "kafka", "postgres"))
+    for command in ("migrate", "status"):
+        done = subprocess.run(
+            [sys.executable, "-m", "tickpipe", "db", command, "--data-dir", str(small_dir)],
+            capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.full
 def test_stop_returns_when_the_process_has_ended(small_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A supervisor lets its lock go before its process ends."""
