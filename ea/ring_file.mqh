@@ -1,13 +1,10 @@
-// One record of the ring as it lies in a file, and how a cursor is written into it.
+// One record of the ring as it lies in a file.
 //
 // A record is: mark, kind, number (8 bytes), items, length of the cursors, length of the body, checksum; cursors; body.
 // All integers are little endian as FileWriteInteger writes them, 4 bytes if nothing else is said.
 
 #ifndef TICKPIPE_RING_FILE_MQH
 #define TICKPIPE_RING_FILE_MQH
-
-#include "post_body.mqh"
-#include "recent_ticks.mqh"
 
 #define RECORD_MARK 0x31525054 // "TPR1"
 #define RECORD_HEADER_BYTES 32
@@ -24,19 +21,6 @@ enum RecordKind {
     RECORD_CURSORS = 4,
     // Ticks that a server lacked and asked for.
     RECORD_FILL = 5
-};
-
-// How far a symbol's ticks and bars are in the ring or on the server.
-struct CursorMark {
-    string symbol;
-    long msc;
-    int taken;
-    // Opening of the newest bar (seconds, broker's clock).
-    long bar_time;
-    // What the ticks of the last hours add up to.
-    TickTotals recent;
-    // The latest tick of the newest record of the symbol.
-    long sent_msc;
 };
 
 struct RecordHeader {
@@ -57,32 +41,6 @@ uint Checksum(const uint before, const char &bytes[], const int count) {
 }
 
 #define CHECKSUM_SEED 2166136261
-
-void MarkLines(const CursorMark &marks[], char &bytes[]) {
-    string lines = "";
-    for(int i = 0; i < ArraySize(marks); i++)
-        lines += marks[i].symbol + "\t" + IntegerToString(marks[i].msc) + "\t" + IntegerToString(marks[i].taken) + "\t" +
-                 IntegerToString(marks[i].bar_time) + "\t" + IntegerToString(marks[i].recent.since_msc) + "\t" +
-                 IntegerToString(marks[i].recent.count) + "\t" + IntegerToString((long)marks[i].recent.sum) + "\t" +
-                 IntegerToString(marks[i].recent.before_msc) + "\t" + IntegerToString(marks[i].sent_msc) + "\n";
-    ToUtf8(lines, bytes);
-}
-
-bool ReadMarkLine(const string line, CursorMark &mark) {
-    string fields[];
-    if(StringSplit(line, '\t', fields) != 9)
-        return false;
-    mark.symbol = fields[0];
-    mark.msc = StringToInteger(fields[1]);
-    mark.taken = (int)StringToInteger(fields[2]);
-    mark.bar_time = StringToInteger(fields[3]);
-    mark.recent.since_msc = StringToInteger(fields[4]);
-    mark.recent.count = StringToInteger(fields[5]);
-    mark.recent.sum = (ulong)StringToInteger(fields[6]);
-    mark.recent.before_msc = StringToInteger(fields[7]);
-    mark.sent_msc = StringToInteger(fields[8]);
-    return true;
-}
 
 // False when not all of it could be written: the disk is full.
 bool WriteRecord(const int file, const RecordHeader &header, const char &cursors[], const char &body[]) {

@@ -14,6 +14,7 @@
 #ifndef TICKPIPE_TICK_RING_MQH
 #define TICKPIPE_TICK_RING_MQH
 
+#include "cursor_marks.mqh"
 #include "ring_file.mqh"
 
 // A new file is begun behind so many bytes, or an eighth of the ring.
@@ -45,33 +46,15 @@ private:
     // Entries before m_first are confirmed.
     RingEntry m_entries[];
     int m_first;
-    CursorMark m_marks[];
+    CursorMarks m_marks;
+    // Up to which number records are missing that a later file goes on behind, and the cursors of before them.
+    long m_missing_to;
+    CursorMarks m_marks_before;
     // The body of the record m_cached, when it was just written.
     char m_cache[];
     long m_cached;
 
     string FileName(const int file) const { return m_folder + "\\" + IntegerToString(file, 8, '0') + ".ring"; }
-
-    void SetMark(const CursorMark &mark) {
-        int count = ArraySize(m_marks);
-        int i = 0;
-        while(i < count && m_marks[i].symbol != mark.symbol)
-            i++;
-        if(i == count)
-            ArrayResize(m_marks, count + 1, 64);
-        m_marks[i] = mark;
-    }
-
-    void SetMarks(const char &cursors[], const int count) {
-        if(count == 0)
-            return;
-        string lines[];
-        int found = StringSplit(CharArrayToString(cursors, 0, count, CP_UTF8), '\n', lines);
-        CursorMark mark;
-        for(int i = 0; i < found; i++)
-            if(ReadMarkLine(lines[i], mark))
-                SetMark(mark);
-    }
 
     void AddEntry(const RecordHeader &header, const int file, const ulong offset) {
         int count = ArraySize(m_entries);
@@ -98,8 +81,11 @@ private:
                     Print(FileName(file), ": a record cannot be read and is left out: a power cut or a full disk.");
                 break;
             }
-            SetMarks(cursors, header.cursor_bytes);
+            m_marks.Read(cursors, header.cursor_bytes);
             if(header.kind == RECORD_TICKS || header.kind == RECORD_BARS || header.kind == RECORD_FILL) {
+                // What was before the oldest file is confirmed.
+                if(file > m_oldest && header.number > m_last_number + 1)
+                    m_missing_to = header.number - 1;
                 AddEntry(header, file, offset);
                 m_last_number = (long)MathMax(m_last_number, header.number);
             } else {
@@ -184,7 +170,7 @@ private:
         header.items = 0;
         char cursors[];
         char nothing[];
-        MarkLines(m_marks, cursors);
+        m_marks.Write(cursors);
         if(Write(header, cursors, nothing))
             return true;
         // A file that does not begin with all cursors must not be the newest.
@@ -241,7 +227,9 @@ private:
         m_cached = -1;
         ArrayResize(m_entries, 0);
         ArrayResize(m_file_bytes, 0);
-        ArrayResize(m_marks, 0);
+        m_marks.Clear();
+        m_missing_to = 0;
+        m_marks_before.Clear();
     }
 
 public:
@@ -262,6 +250,8 @@ public:
             ArrayResize(m_file_bytes, m_newest - m_oldest + 1, 64);
             for(int file = m_oldest; file <= m_newest && !IsStopped(); file++) {
                 m_file_bytes[file - m_oldest] = 0;
+                if(m_missing_to == 0)
+                    m_marks.CopyTo(m_marks_before);
                 if(!Scan(file))
                     return false;
             }
@@ -271,6 +261,11 @@ public:
         while(m_first < ArraySize(m_entries) && m_entries[m_first].number <= m_confirmed)
             m_first++;
         ForgetConfirmed();
+        // The files are not written to the disk in their order: a power cut may leave a newer one whole.
+        if(m_missing_to > m_confirmed) {
+            Print(folder, ": requests up to ", IntegerToString(m_missing_to), " are missing; their ticks are read again.");
+            m_marks.GoBackTo(m_marks_before);
+        }
         // Never behind a torn record.
         if(!BeginFile())
             return false;
@@ -290,19 +285,12 @@ public:
     ulong Bytes() const { return m_bytes; }
     bool IsFull() const { return Waiting() > 0 && m_bytes >= m_most_bytes; }
 
-    bool FindMark(const string symbol, CursorMark &mark) const {
-        for(int i = 0; i < ArraySize(m_marks); i++)
-            if(m_marks[i].symbol == symbol) {
-                mark = m_marks[i];
-                return true;
-            }
-        return false;
-    }
+    bool FindMark(const string symbol, CursorMark &mark) const { return m_marks.Find(symbol, mark); }
 
     // Stores cursors without a request: where a symbol begins that never had a tick.
     void Remember(const CursorMark &marks[]) {
         for(int i = 0; i < ArraySize(marks); i++)
-            SetMark(marks[i]);
+            m_marks.Set(marks[i]);
         RecordHeader header = {};
         header.kind = RECORD_CURSORS;
         header.number = m_confirmed;
@@ -331,7 +319,7 @@ public:
         m_last_number++;
         AddEntry(header, m_newest, offset);
         for(int i = 0; i < ArraySize(marks); i++)
-            SetMark(marks[i]);
+            m_marks.Set(marks[i]);
         if(Waiting() == 1) {
             ArrayResize(m_cache, ArraySize(body));
             ArrayCopy(m_cache, body);

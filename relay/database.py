@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ import structlog
 
 from marketdata.contract.body import text_of
 from marketdata.errors import TickpipeError
+from relay.damage import is_damaged
 
 log = structlog.get_logger(__name__)
 
@@ -37,22 +39,22 @@ CREATE TABLE {name} (
     facts TEXT
 )"""
 
-_OTHERS: Final = (
+_OTHERS: Final = {
     # The lane '' stands for every lane that has no row of its own: nothing before next_id waits there.
-    """CREATE TABLE IF NOT EXISTS forward_cursor (
+    "forward_cursor": """CREATE TABLE IF NOT EXISTS forward_cursor (
         name TEXT NOT NULL, lane TEXT NOT NULL, next_id INTEGER NOT NULL, waiting INTEGER NOT NULL,
         PRIMARY KEY (name, lane)) WITHOUT ROWID""",
     # "Every row before next_id was confirmed by then" (seconds of `Store.ran_seconds`); retention counts from there.
-    """CREATE TABLE IF NOT EXISTS confirmed (
+    "confirmed": """CREATE TABLE IF NOT EXISTS confirmed (
         name TEXT NOT NULL, next_id INTEGER NOT NULL, confirmed_at REAL NOT NULL,
         PRIMARY KEY (name, next_id)) WITHOUT ROWID""",
-    """CREATE TABLE IF NOT EXISTS rejected (
+    "rejected": """CREATE TABLE IF NOT EXISTS rejected (
         id INTEGER PRIMARY KEY, symbol TEXT NOT NULL, ts_ms INTEGER NOT NULL, reason TEXT NOT NULL,
         meta TEXT, rejected_at TEXT NOT NULL)""",
     # Bodies of POST /fills: each goes to the server once every row up to `after_id` is confirmed.
-    """CREATE TABLE IF NOT EXISTS reports (
+    "reports": """CREATE TABLE IF NOT EXISTS reports (
         id INTEGER PRIMARY KEY AUTOINCREMENT, after_id INTEGER NOT NULL, facts TEXT NOT NULL, body TEXT NOT NULL)""",
-)
+}
 
 _REBUILT: Final = "ticks_rebuilt"
 
@@ -121,7 +123,7 @@ def storing_alone(path: Path) -> Iterator[None]:
     Raises:
         StoreUnavailable: another one stores in it.
     """
-    with _alone(path, "storing", f"Another relay stores ticks in {path} already"):
+    with _alone(path.resolve(), "storing", f"Another relay stores ticks in {path} already"):
         yield
 
 
@@ -132,13 +134,16 @@ def forwarding_alone(path: Path) -> Iterator[None]:
     Raises:
         StoreUnavailable: another one forwards it.
     """
-    with _alone(path, "forwarding", f"Another relay forwards {path} already"):
+    with _alone(path.resolve(), "forwarding", f"Another relay forwards {path} already"):
         yield
 
 
 @contextmanager
 def _alone(path: Path, use: str, message: str) -> Iterator[None]:
-    """The lock is SQLite's own on an empty file beside it, which the system gives up when a process dies."""
+    """The lock is SQLite's own on an empty file beside it, which the system gives up when a process dies.
+
+    The path is the file's own, not that of a link to it: one file has one lock.
+    """
     lock = sqlite3.connect(f"{path}-{use}", timeout=_TAKEOVER_SECONDS, isolation_level=None)
     try:
         try:
@@ -170,7 +175,7 @@ def explained(exc: Exception) -> Exception:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Create what is missing; rebuild a table `ticks` that would drop ticks. A second call changes nothing.
+    """Create what is missing; rebuild a table `ticks` that would drop ticks, and `mend`. A second call changes nothing.
 
     Older files have UNIQUE (symbol, ts_ms), which stores one tick a second, and lack columns. The rebuild is one
     transaction: ids stay, and whatever interrupts it leaves the file as it was. It needs as much free disk again.
@@ -179,8 +184,8 @@ def prepare(connection: sqlite3.Connection) -> None:
     Raises:
         StoreUnusable: when the file has another table `ticks`.
     """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    mend(connection)
+    with _transaction(connection):
         columns = {str(row[1]): str(row[2]) for row in connection.execute("PRAGMA table_info(ticks)")}
         if not columns:
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -190,13 +195,54 @@ def prepare(connection: sqlite3.Connection) -> None:
             _rebuild(connection, columns, why)
         elif "facts" not in columns:
             connection.execute("ALTER TABLE ticks ADD COLUMN facts TEXT")
-        for statement in _OTHERS:
+        for statement in _OTHERS.values():
             connection.execute(statement)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def mend(connection: sqlite3.Connection) -> bool:
+    """Begin the relay's own tables anew where they are damaged, for rows would wait for ever; whether one was.
+
+    What they held is known elsewhere: rows are sent again, which counts no tick twice, and the server asks again for
+    ranges of which it has no report. The damaged ones are renamed, which touches none of their pages.
+    """
+    known = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    # Before the transaction: one in which SQLite has met damage can write nothing any more.
+    damaged = [name for name in _OTHERS if name in known and not _is_readable(connection, name)]
+    if not damaged:
+        return False
+    with _transaction(connection):
+        for name in damaged:
+            aside = next(found for n in count(1) if (found := f"{name}_damaged_{n}") not in known)
+            connection.execute(f"ALTER TABLE {name} RENAME TO {aside}")
+            connection.execute(_OTHERS[name])
+            log.error(
+                f"The table {name} of the file is damaged. It is renamed to {aside}, and begun anew.",
+                action="store_mended",
+            )
+    return True
+
+
+def _is_readable(connection: sqlite3.Connection, name: str) -> bool:
+    try:
+        for _ in connection.execute(f"SELECT * FROM {name}"):  # noqa: S608  # one of _OTHERS
+            pass
+    except sqlite3.DatabaseError as exc:
+        if not is_damaged(exc):
+            raise
+        return False
+    return True
 
 
 def is_created_here(connection: sqlite3.Connection) -> bool:

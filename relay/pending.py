@@ -291,19 +291,24 @@ class Backlog:
     def __init__(self, store: Store, name: str = FORWARD) -> None:
         self._store, self._name = store, name
         self._lock = threading.Lock()
-        self._next_id, self._last_id, self._behind = 0, 0, 0
+        self._next_id, self._first_id, self._last_id, self._behind = 0, 0, 0, 0
 
     def rows(self) -> int:
-        """How many wait. While the server is away, only those that came since the last look are counted."""
+        """How many wait. Only what came, and what was sent, since the last look is counted."""
         connection = self._store.connection
         with self._lock:
             cursor = _cursor(connection, self._name)
             next_id, _ = cursor.pop("", (0, 0))
-            _, last_id = id_bounds(connection)
-            known = self._behind if (next_id == self._next_id and last_id >= self._last_id) else 0
-            after = max(next_id - 1, self._last_id) if known else next_id - 1
-            new = count_rows(connection, (after + 1, last_id + 1))
-            self._next_id, self._last_id, self._behind = next_id, last_id, known + new
+            first_id, last_id = id_bounds(connection)
+            is_whole = self._next_id <= next_id and self._last_id <= last_id
+            if is_whole and first_id <= max(self._next_id, self._first_id):
+                sent = count_rows(connection, (self._next_id, min(next_id, self._last_id + 1)))
+                came = count_rows(connection, (max(next_id, self._last_id + 1), last_id + 1))
+                self._behind += came - sent
+            else:
+                # The first look; or everything is sent again, or what was sent is deleted already.
+                self._behind = count_rows(connection, (next_id, last_id + 1))
+            self._next_id, self._first_id, self._last_id = next_id, first_id, last_id
             return self._behind + sum(waiting for _, waiting in cursor.values())
 
     def oldest_seconds(self) -> float:

@@ -5,7 +5,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from marketdata.errors import SettingsError
 from relay.api import KEY_VARIABLE, Api
 from relay.back_channel import Reports, Wishes
 from relay.collector import Collector
+from relay.damage import is_damaged
 from relay.database import explained, forwarding_alone, storing_alone
 from relay.forwarder import BATCH, Forwarder, Retention
 from relay.pending import Pending
@@ -123,10 +124,16 @@ def _key_of_senders(host: str) -> str:
 
 
 def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
+    is_current = True
     while not stop.is_set():
         try:
+            if not is_current:
+                # It has rows in hand that are not confirmed; to go on with it would leave them out.
+                forwarder.pending = Pending(store, limit=BATCH)
+                is_current = True
             forwarder.run()
         except Exception as exc:
+            is_current = False
             is_disk = isinstance(exc, sqlite3.DatabaseError)
             text = str(explained(exc)) if is_disk else f"forwarding failed ({exc!r})"
             forwarder.totals.fail(text, "store" if is_disk else "failed")
@@ -134,9 +141,9 @@ def _forward(forwarder: Forwarder, store: Store, stop: threading.Event) -> None:
                 f"{text} Forwarding begins again where it was confirmed.", action="forward_failed",
                 exc_info=None if is_disk else exc,
             )  # fmt: skip
+            if is_damaged(exc):
+                store.mend()
             stop.wait(_AFTER_FAILURE_SECONDS)
-            with suppress(Exception):  # the next round fails as well, and says why
-                forwarder.pending = Pending(store, limit=BATCH)
 
 
 def http_server(api: Application, host: str, port: int) -> uvicorn.Server:

@@ -5,6 +5,7 @@ everything that is queued into one transaction.
 """
 
 import asyncio
+import os
 import queue
 import sqlite3
 import threading
@@ -12,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
 
-from relay.damage import Ids, id_bounds, is_damaged, read_around
-from relay.database import StoreUnavailable, StoreUnusable, connect, connect_writer, explained, prepare
+from relay.counts import Counts, RowCounter
+from relay.damage import id_bounds, is_damaged
+from relay.database import StoreUnavailable, StoreUnusable, connect, connect_writer, explained, mend, prepare
 from relay.item import NewRow, PackedRows
 from runtime.health import Guard, Health
 
@@ -47,37 +49,14 @@ _INSERT: Final = (
     " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
-#: The condition that a row is a tick; rows of older programs may say nothing.
-IS_TICK: Final = "ifnull(kind, 'tick') <> 'bar' AND lower(ifnull(timeframe, 'tick')) = 'tick'"
-
-_COUNT: Final = f"""SELECT symbol, count(*), max(CASE WHEN {IS_TICK} THEN id END)
-    FROM {{}} GROUP BY symbol"""  # noqa: S608  # constants
-_COUNT_ALL: Final = _COUNT.format("ticks WHERE id >= :first AND id < :end")
-_COUNT_AROUND: Final = _COUNT.format(
-    "(SELECT id, symbol, kind, timeframe FROM ticks WHERE id >= :first AND id < :end LIMIT :end - :first)"
-)
-
 _OLDEST: Final = "SELECT symbol FROM ticks WHERE id < ? ORDER BY id LIMIT ?"
 _DELETE: Final = "DELETE FROM ticks WHERE id IN (SELECT id FROM ticks WHERE id < ? ORDER BY id LIMIT ?)"
-
-#: Deletions that wait for somebody who looks at the counts; beyond it all are counted again (entries).
-_MAX_DELETIONS: Final = 10_000
 
 
 class _Job(NamedTuple):
     work: Work
     #: A job of the event loop is settled there, together with the others of its group.
     done: "asyncio.Future[Any] | Future[Any]"
-
-
-class Counts(NamedTuple):
-    """How many rows there are, by symbol."""
-
-    first_id: int
-    last_id: int
-    by_symbol: "Counter[str]"
-    #: The id of each symbol's newest tick.
-    newest: dict[str, int]
 
 
 class Store:
@@ -100,11 +79,7 @@ class Store:
         self._died: StoreUnavailable | None = None
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
-        self._counts = Counts(0, 0, Counter(), {})
-        #: What was deleted since: by the id that was the first, the one that is the first now, and symbols.
-        self._deleted: dict[int, tuple[int, Counter[str]]] = {}
-        self._counts_lock = threading.Lock()
-        self._deleted_lock = threading.Lock()
+        self._counter = RowCounter()
         #: Transactions and jobs so far; their ratio is what group commit saves.
         self.commits = self.jobs = 0
         try:
@@ -115,6 +90,7 @@ class Store:
             connection = connect_writer(path, busy_seconds)
             prepare(connection)
             self._last_stamp = _newest_stamp(connection)
+            self._identity = _identity(path)
             (self._ran_before,) = connection.execute("SELECT ifnull(max(confirmed_at), 0) FROM confirmed").fetchone()
             #: The writing thread's; None after it could not be rolled back, until the next job opens another.
             self._connection: sqlite3.Connection | None = connection
@@ -126,6 +102,8 @@ class Store:
             message = f"{path} cannot be opened ({exc}); is the disk full, or does another program use it?"
             raise StoreUnavailable(message, 5) from exc
         except sqlite3.DatabaseError as exc:
+            if is_damaged(exc):
+                raise explained(exc) from exc
             raise StoreUnusable(f"{path} is no SQLite database ({exc}); name another file with --db") from exc
         # Without a guard the store is a command's, which learns of a failure from the job that it waits for.
         guard = guard or Guard(Health(), end=lambda: None)
@@ -148,9 +126,14 @@ class Store:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """The calling thread's connection, for reading."""
+        """The calling thread's connection, for reading.
+
+        Raises:
+            StoreUnavailable: the file is no longer the one that was opened.
+        """
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
+            self._check_place()
             found = self._local.connection = connect(self.path, self._busy_seconds)
             self._readers.append(found)
         return found
@@ -202,6 +185,7 @@ class Store:
 
     def add(self, connection: sqlite3.Connection, rows: Sequence[NewRow] | PackedRows) -> None:
         """Insert the rows of one request, in a job of `run`."""
+        self._check_place()
         now = datetime.now(UTC)
         # Tells the rows of this request from those of the one before (relay/lanes.py). Windows' clock moves in steps
         # of up to 16 ms, so many requests would share a time; one that was put back is followed.
@@ -210,6 +194,21 @@ class Store:
         self._last_stamp = now
         stamp = now.replace(tzinfo=None).isoformat(" ", "microseconds")
         connection.executemany(_INSERT, ((*row, stamp) for row in rows))
+
+    def _check_place(self) -> None:
+        """Make sure that what is stored now is there at the next start: a file that was deleted ends with this process.
+
+        Raises:
+            StoreUnavailable: the file was deleted, or another one put into its place.
+        """
+        if not self._is_in_place():
+            raise StoreUnavailable(
+                f"{self.path} was deleted or replaced while the relay runs, so nothing can be stored. Start the relay"
+                " again; what it still has is forwarded until then.", 10,
+            )  # fmt: skip
+
+    def _is_in_place(self) -> bool:
+        return _identity(self.path) == self._identity
 
     def _write(self) -> None:
         ending = False
@@ -242,7 +241,7 @@ class Store:
                 if (job := self._jobs.get_nowait()) is not None:
                     _settle([job], why)
 
-    def _commit(self, group: Sequence[_Job]) -> None:
+    def _commit(self, group: Sequence[_Job], *, may_mend: bool = True) -> None:
         try:
             if self._connection is None:
                 self._connection = connect_writer(self.path, self._busy_seconds)
@@ -252,6 +251,9 @@ class Store:
             connection.execute("COMMIT")
         except Exception as exc:
             self._roll_back()
+            if may_mend and is_damaged(exc) and self._mend():
+                self._commit(group, may_mend=False)
+                return
             if len(group) > 1 and not isinstance(exc, sqlite3.OperationalError):
                 # One job is to blame; the others must not suffer for it.
                 for job in group:
@@ -262,11 +264,24 @@ class Store:
             return
         self.commits += 1
         self.jobs += len(group)
-        if self._failing:
+        if self._failing and self._is_in_place():
             self._failing = False
             log.info("The database takes ticks again.", action="store_recovered")
         _settle(group, results)
         self.on_insert()
+
+    def mend(self) -> None:
+        """Have the relay's own tables read, and those that are damaged begun anew."""
+        with suppress(sqlite3.Error), closing(connect_writer(self.path, self._busy_seconds)) as connection:
+            mend(connection)
+
+    def _mend(self) -> bool:
+        """Whether the damage lay in one of the relay's own tables, which is new now."""
+        try:
+            self._connection = self._connection or connect_writer(self.path, self._busy_seconds)
+            return mend(self._connection)
+        except sqlite3.Error:
+            return False
 
     def _roll_back(self) -> None:
         connection = self._connection
@@ -282,7 +297,7 @@ class Store:
 
     def _report_failure(self, exc: Exception) -> None:
         self.last_error = datetime.now(UTC), str(explained(exc))
-        if not isinstance(exc, sqlite3.Error):
+        if not isinstance(exc, sqlite3.Error | StoreUnavailable):
             log.error("A write failed; this is a bug.", action="store_bug", exc_info=exc)
         elif not self._failing:
             self._failing = True
@@ -302,65 +317,32 @@ class Store:
             symbols = Counter(symbol for (symbol,) in connection.execute(_OLDEST, [before_id, limit]))
             connection.execute(_DELETE, [before_id, limit])
             after, _ = id_bounds(connection)
-            with self._deleted_lock:
-                # Before the commit: who sees fewer rows finds why. Where it fails, the next try says it again.
-                self._deleted[first] = (after, symbols)
-                if len(self._deleted) > _MAX_DELETIONS:
-                    self._deleted.clear()
+            # Before the commit: who sees fewer rows finds why. Where it fails, the next try says it again.
+            self._counter.note_deleted(first, after, symbols)
             return symbols.total()
 
         return self.run(delete)
 
-    def _without_deleted(self, known: Counts, first: int) -> Counts:
-        """What is known without what this store has deleted since, up to the row `first`; nothing if it was not us."""
-        left, at = Counter(known.by_symbol), known.first_id
-        while at != first:
-            with self._deleted_lock:
-                at, symbols = self._deleted.pop(at, (0, Counter()))
-            if not known.first_id < at <= known.last_id:
-                return Counts(first, 0, Counter(), {})
-            left -= symbols
-        newest = {symbol: id_ for symbol, id_ in known.newest.items() if id_ >= first}
-        return Counts(first, known.last_id, left, newest)
-
     def counts(self) -> Counts:
         """How many rows there are; only what is new is counted, unless another program deleted rows."""
-        with self._counts_lock:
-            known, connection = self._counts, self.connection
-            connection.execute("BEGIN")
-            try:
-                first, last = id_bounds(connection)
-                if first != known.first_id:
-                    known = self._without_deleted(known, first)
-                by_symbol, newest = known.by_symbol, known.newest
-                if last > known.last_id:
-                    by_symbol, newest = Counter(by_symbol), dict(newest)
-                    for symbol, number, newest_id in _counted(connection, (known.last_id + 1, last + 1)):
-                        by_symbol[symbol] += number
-                        if newest_id is not None:
-                            newest[symbol] = max(newest_id, newest.get(symbol, 0))
-            finally:
-                # It only read, so there is nothing that could be lost by it.
-                connection.rollback()
-            self._counts = Counts(first, last, by_symbol, newest)
-            return self._counts
+        return self._counter.counts(self.connection)
 
 
-def _counted(connection: sqlite3.Connection, ids: Ids) -> list[Any]:
-    """Symbols with how many rows they have of these ids, and their newest tick; a damaged page is left out."""
-    try:
-        return connection.execute(_COUNT_ALL, {"first": ids[0], "end": ids[1]}).fetchall()
-    except sqlite3.DatabaseError as exc:
-        if not is_damaged(exc):
-            raise
-    counted, _ = read_around(connection, _COUNT_AROUND, ids)
-    return counted
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of its name, where one that is open can be deleted: Windows does not do that."""
+    if os.name == "nt":
+        return None
+    with suppress(OSError):
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _newest_stamp(connection: sqlite3.Connection) -> datetime:
     """When the newest row was stored, by the clock of then."""
-    row = connection.execute("SELECT created_at FROM ticks ORDER BY id DESC LIMIT 1").fetchone()
-    with suppress(TypeError, ValueError):  # another program may have written anything
+    # Another program may have written anything, and the newest page is the first that a power cut damages.
+    with suppress(TypeError, ValueError, sqlite3.DatabaseError):
+        row = connection.execute("SELECT created_at FROM ticks ORDER BY id DESC LIMIT 1").fetchone()
         return datetime.fromisoformat(row[0]).replace(tzinfo=UTC)
     return datetime.fromtimestamp(0, UTC)
 

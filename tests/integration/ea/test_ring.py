@@ -186,6 +186,56 @@ def test_a_spoilt_byte_costs_no_tick(start_terminal: StartTerminal, away: Script
     assert sent(away) == TICKS
 
 
+@pytest.mark.parametrize("is_cut", [True, False], ids=["cut", "spoilt"])
+def test_an_older_file_that_is_not_whole_costs_no_tick(
+    start_terminal: StartTerminal, away: ScriptedServer, is_cut: bool
+) -> None:
+    first = at_desk(start_terminal(), TICKS)
+    begin(first, away, RingMegabytes=1)
+    first.run(450)
+    first.kill()
+    older, *newer = ring_files(first)
+    assert newer
+    # A power cut: files are written in whatever order Windows likes.
+    content = bytearray(older.read_bytes())
+    if is_cut:
+        del content[-700:]
+    else:
+        content[len(content) // 2] ^= 1
+    older.write_bytes(content)
+    away.answers.clear()
+    second = at_desk(start_terminal(), TICKS)
+    second("now", NOW_MS + 700_000)
+    begin(second, away, RingMegabytes=1)
+    second.run(30)
+    assert held(away) == Counter(TICKS)
+    assert second.waiting == 0
+    assert "are missing; their ticks are read again" in "".join(second.log)
+
+
+def test_files_that_were_deleted_when_they_were_confirmed_are_not_missed(
+    start_terminal: StartTerminal, away: ScriptedServer
+) -> None:
+    first = at_desk(start_terminal(), TICKS)
+    begin(first, away, RingMegabytes=1)
+    first.run(350)
+    assert len(ring_files(first)) > 1
+    # The oldest file goes, the next has requests that wait.
+    waiting = first.waiting
+    away.answers[:] = [*[Answer(200)] * (waiting * 2 // 3), *away.answers]
+    first.run(60)
+    assert first.waiting > 0
+    first.kill()
+    assert ring_files(first)[0].name > "00000001.ring"
+    away.answers.clear()
+    second = at_desk(start_terminal(), TICKS)
+    second("now", NOW_MS + 700_000)
+    begin(second, away, RingMegabytes=1)
+    second.run(30)
+    assert sent(away) == TICKS
+    assert not [line for line in second.log if "missing" in line]
+
+
 def test_a_request_that_cannot_be_read_back_is_counted_and_its_ticks_are_sent_all_the_same(
     terminal: Terminal, away: ScriptedServer
 ) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from relay.pending import Backlog, Pending, count_pending, restart
 from relay.store import Store
 from tests.unit.relay.rows import put, tick
+from tests.unit.relay.test_store import rows_read
 
 
 async def test_the_backlog_is_counted_as_it_grows_and_drains(store: Store) -> None:
@@ -24,6 +25,30 @@ async def test_the_backlog_is_counted_as_it_grows_and_drains(store: Store) -> No
     assert backlog.rows() == 0
     restart(store, "forward")
     assert backlog.rows() == 160
+
+
+async def test_a_look_at_a_backlog_that_drains_counts_what_was_sent_alone(store: Store) -> None:
+    backlog, pending = Backlog(store), Pending(store, limit=100)
+    await put(store, *(tick(n) for n in range(20_000)))
+    assert rows_read(store, backlog.rows) > 20
+    for _ in range(10):
+        pending.next_request()
+        pending.confirm()
+        await put(store, tick(0))
+        assert rows_read(store, backlog.rows) < 5
+        assert backlog.rows() == count_pending(store.connection)
+    store.delete_before(501, 1_000)
+    assert backlog.rows() == count_pending(store.connection)
+
+
+async def test_what_was_deleted_as_soon_as_it_was_sent_does_not_wait(store: Store) -> None:
+    backlog, pending = Backlog(store), Pending(store, limit=100)
+    await put(store, *(tick(n) for n in range(1_000)))
+    assert backlog.rows() == 1_000
+    pending.next_request()
+    pending.confirm()
+    store.delete_before(51, 1_000)
+    assert backlog.rows() == count_pending(store.connection) == 900
 
 
 async def test_the_oldest_row_that_waits_tells_since_when(store: Store) -> None:
