@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from marketdata.contract.fields import NO_NUMBER
+from marketdata.contract.fields import FOREIGN_LETTERS, NO_NUMBER
 from marketdata.contract.http import TooLarge, Unusable
 
 #: 64 MB hold about as many of the shortest ticks; more items are not ticks and would only burden the process.
@@ -42,6 +42,10 @@ _HOW_TO_POST: Final = 'post the JSON itself as the body: {"ticks":[{"symbol":"EU
 
 #: What Python makes of a byte that is no UTF-8 (PEP 383), to the character that it is in Windows-1252.
 _STRAY: Final = {0xDC00 + byte: bytes([byte]).decode("cp1252", "replace") for byte in range(0x80, 0x100)}
+
+#: U+FFFD, and the first letter beyond ASCII of FOREIGN_LETTERS.
+_UNREADABLE: Final = "\ufffd".encode()
+_FIRST_LETTER: Final = 0xC0
 
 #: What JSON writes otherwise, or not at all: nan and 1.#INF, `None`, `True`, `+1.1`, `.5`, `5.`, `01.5`, a missing
 #: value, a comma too many. A string is matched first, as a whole and even when it does not end: nothing
@@ -281,7 +285,8 @@ def text_of(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError:
-        return body.decode("utf-8", "surrogateescape").translate(_STRAY)
+        readable = FOREIGN_LETTERS.sub(lambda match: _UNREADABLE * len(match[0]), body)
+        return readable.decode("utf-8", "surrogateescape").translate(_STRAY)
 
 
 def stray_character(error: UnicodeError) -> tuple[str, int]:
@@ -290,6 +295,9 @@ def stray_character(error: UnicodeError) -> tuple[str, int]:
         raise error
     if error.encoding != "utf-8":
         return "\ufffd", error.end
+    stray, start = error.object, error.start
+    if FOREIGN_LETTERS.search(stray, max(0, start - 2), start + 3) and stray[start] >= _FIRST_LETTER:
+        return "\ufffd" * (error.end - start), error.end
     return "".join(_STRAY[0xDC00 + byte] for byte in error.object[error.start : error.end]), error.end
 
 

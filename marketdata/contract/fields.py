@@ -29,6 +29,10 @@ _NUMBERED: Final = {
     for number in (timeframe.minutes, timeframe.mql5_number)
 }
 
+#: So many letters beyond ASCII in a row are no UTF-8, and of a Cyrillic, Greek or Asian encoding: words of Windows-1252
+#: have two at most. Read as that, a symbol would have another name.
+FOREIGN_LETTERS: Final = re.compile(rb"[\xc0-\xff]{3,}")
+
 #: What senders leave around a text: MQL a NUL, files the end of the line, spreadsheets and web pages other blanks.
 AROUND: Final = " \t\r\n\0\u00a0\u202f\ufeff"
 
@@ -96,6 +100,8 @@ def symbol_of(value: object) -> str:
     if value is None:
         raise InvalidItem("symbol", "missing")
     name = value[: 2 * MAX_SYMBOL].strip(AROUND) if isinstance(value, str) else ""
+    if "\ufffd" in name:
+        raise InvalidItem("symbol", f"its letters are of another encoding, send UTF-8 (CP_UTF8): {quoted(value)}")
     if len(name) > MAX_SYMBOL or not is_name(name, MAX_SYMBOL):
         raise InvalidItem("symbol", f"1 to {MAX_SYMBOL} printable characters are expected, not {quoted(value)}")
     return name

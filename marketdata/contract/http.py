@@ -14,7 +14,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from marketdata.contract.fields import MAX_SOURCE, name_of
+from marketdata.contract.fields import FOREIGN_LETTERS, MAX_SOURCE, name_of
 
 TICKS_ROUTE: Final = "/ingest/tick"
 BARS_ROUTE: Final = "/ingest"
@@ -75,9 +75,9 @@ def source_in(headers: Mapping[bytes, bytes]) -> str | None:
     given = headers.get(b"x-source", b"").strip()
     if given in (b"", b"*"):  # what keys call any source is the name of none
         return None
-    source = name_of(given, MAX_SOURCE)
+    source = None if FOREIGN_LETTERS.search(given) else name_of(given, MAX_SOURCE)
     if source is None:
-        raise Refusal(400, "INVALID_SOURCE", f"X-Source must be 1 to {MAX_SOURCE} printable characters")
+        raise Refusal(400, "INVALID_SOURCE", f"X-Source must be 1 to {MAX_SOURCE} printable characters in UTF-8")
     return source
 
 

@@ -115,6 +115,12 @@ TIMES = b'"bid":1.16512,"ask":1.16518,'
             id="Windows-1252 beside UTF-8; a byte that is neither spoils its item",
         ),
         pytest.param(
+            '[{"symbol":"Газпром",'.encode("cp1251") + TIMES + b'"ts_msc":1760926800417},{"symbol":"B",' + TIMES
+            + b'"ts_msc":1760926800417,"meta":{"company":"' + "Открытие".encode("cp1251") + b'"}}]',
+            [("B", MSC, 1.16512, 1.16518, False)], [(0, "symbol")],
+            id="a name in the Cyrillic of Windows would be another in Windows-1252",
+        ),
+        pytest.param(
             b'{"ticks":[{"symbol":"A",' + TIMES + b'"ts_msc":1760926800417,"spread":1.#INF,"point":-1.#IND},'
             b'{"symbol":"B",' + TIMES + b'"ts_msc":1760926800417,"spread":-nan(ind)},'
             b'{"symbol":"C","bid":1.#QNAN,"ask":1.2,"ts_msc":1760926800417,"note":"1.#INF, nan"}]}',

@@ -208,16 +208,19 @@ class ArchiveFile(SkippingFile):
         if not isinstance(item, dict):
             return ""
         named = with_names(item)
-        symbol, timeframe = named.get("symbol"), named.get("timeframe")
+        symbol = named.get("symbol")
         if self._symbol is not None and symbol not in (None, self._symbol):
             return f"it is of {symbol}, not of {self._symbol}"
-        if not is_bar(item):
-            return ""
-        if not is_said(timeframe):
+        if "symbol" not in named and self._default is None:
+            return "it names no symbol; say it with --symbol"
+        return self._why_of_another_timeframe(named.get("timeframe")) if is_bar(item) else ""
+
+    def _why_of_another_timeframe(self, named: Any) -> str:
+        if not is_said(named):
             return "" if self._default_timeframe else "it is a bar without a timeframe; say it with --timeframe"
         with suppress(InvalidItem):  # the server says what is wrong
-            if self._timeframe is not None and timeframe_of(timeframe) != timeframe_of(self._timeframe):
-                return f"it is of {timeframe}, not of {self._timeframe}"
+            if self._timeframe is not None and timeframe_of(named) != timeframe_of(self._timeframe):
+                return f"it is of {named}, not of {self._timeframe}"
         return ""
 
 

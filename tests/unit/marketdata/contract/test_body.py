@@ -85,6 +85,9 @@ def test_json_stays_as_it_is(value: Any) -> None:
         (b"\xc3\xa9 \xe9", "é é"),
         (b"a\x81b", "a\ufffdb"),
         (b"\xed\xa0\x80", "í\xa0€"),  # half a character in UTF-8
+        ("opções, créée".encode("cp1252"), "opções, créée"),
+        ("Газпром, ВТБ".encode("cp1251"), "\ufffd" * 7 + ", " + "\ufffd" * 3),
+        ("Газ".encode() + " Газ".encode("cp1251") + b" \xe9", "Газ \ufffd\ufffd\ufffd é"),
     ],
 )
 def test_what_is_no_utf_8_is_windows_1252(body: bytes, text: str) -> None:

@@ -10,6 +10,7 @@ from marketdata.contract.http import (
     check_said_once,
     route_of,
     sender_in,
+    source_in,
 )
 
 AGENT = "DataCollectorPRO/PDC/1.65 (Account:12345; Server:Broker-Demo; Build:3850; Symbols:28; trace_id:0f3a9c)"
@@ -102,3 +103,10 @@ def test_a_header_that_counts_may_stand_twice_but_say_one_thing() -> None:
         pairs = [(name, b"gzip"), (b"host", b"x"), (name, b"identity")]
         with pytest.raises(Refusal, match=name.decode()):
             check_said_once(dict(pairs), pairs)
+
+
+def test_a_source_in_the_cyrillic_of_a_pc_would_be_another_in_windows_1252() -> None:
+    assert source_in({b"x-source": "Открытие".encode()}) == "Открытие"
+    assert source_in({b"x-source": "Société £".encode("cp1252")}) == "Société £"
+    with pytest.raises(Refusal, match="in UTF-8"):
+        source_in({b"x-source": "Открытие".encode("cp1251")})

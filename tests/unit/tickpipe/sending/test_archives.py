@@ -127,6 +127,16 @@ def test_a_bar_without_a_timeframe_is_told_what_to_say(tmp_path: Path) -> None:
     ]
 
 
+def test_an_item_without_a_symbol_is_told_what_to_say(tmp_path: Path) -> None:
+    path = tmp_path / "ticks.jsonl"
+    without = {name: value for name, value in tick(0).items() if name != "symbol"}
+    path.write_text(f"{json.dumps(without)}\n{json.dumps(tick(1))}\n")
+
+    ((_, items),), reasons = requests(path)
+
+    assert (items, reasons) == ([tick(1)], [f"{path}: line 1: it names no symbol; say it with --symbol"])
+
+
 def test_who_says_a_timeframe_gets_no_bars_of_another(tmp_path: Path) -> None:
     path = tmp_path / "bars.jsonl"
     path.write_text("".join(f"{json.dumps(bar(20) | {'timeframe': name})}\n" for name in ("M1", "PERIOD_H1", "H1")))

@@ -345,6 +345,17 @@ def test_what_is_called_milliseconds_goes_by_its_digits(tmp_path: Path, times: s
         assert [tick.time_msc for tick in ticks] == [MINUTE + second * 1_000 for second in (9, 10, 11)]
 
 
+@pytest.mark.parametrize("name", ["Газпром", "ВТБ"])
+def test_a_symbol_in_another_encoding_is_not_read_as_one_of_windows_1252(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "file.csv"
+    lines = "".join(f"{name},2024-03-25 13:07:0{n},1.1,1.2\n" for n in range(4))
+    path.write_bytes(f"symbol,time,bid,ask\n{lines}".encode("cp1251"))
+    with pytest.raises(UnknownForm, match="--encoding"), TickFile(path):
+        pass
+    with TickFile(path, Said(encoding="cp1251")) as ticks:
+        assert {tick.symbol for tick in ticks} == {name}
+
+
 def test_a_price_may_have_ten_decimals(tmp_path: Path) -> None:
     lines = "".join(f"{TIME + n},0.0000081234,0.0000081250\n" for n in range(4))
     with TickFile(write(tmp_path, f"time_msc,bid,ask\n{lines}"), Said(symbol="PEPEUSD")) as ticks:
