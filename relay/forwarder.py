@@ -57,8 +57,9 @@ _DEFAULT_SECONDS: Final = 7 * 86_400.0
 #: How often old rows are deleted (seconds).
 _EVERY_SECONDS: Final = 60.0
 
-#: Rows deleted in one transaction: the EA waits for no more than that.
+#: Rows deleted in one transaction: the EA waits for no more than that; and at a time, for new ticks wait meanwhile.
 _STEP_ROWS: Final = 2_000
+_TURN_ROWS: Final = 10_000
 
 
 class Retention:
@@ -76,6 +77,8 @@ class Retention:
         default = math.inf if self._is_archive else _DEFAULT_SECONDS
         self.seconds = default if seconds is None else seconds
         self._deleted_at = -math.inf
+        #: Rows of the deletion in progress.
+        self._deleted = 0
 
     def plan(self) -> str:
         """What will be deleted and when, for the log of a start."""
@@ -97,7 +100,7 @@ class Retention:
         return f"{plan}: up to {rows:,} of those in the file, the first of them in {_spoken(first)}."
 
     def delete_due(self) -> int:
-        """Delete what is due, at most once a minute; how many rows."""
+        """Delete some of what is due, once a minute and as long as there is more; how many rows."""
         if math.isinf(self.seconds) or time.monotonic() - self._deleted_at < _EVERY_SECONDS:
             return 0
         self._deleted_at = time.monotonic()
@@ -111,13 +114,21 @@ class Retention:
             self.seconds = math.inf
             log.warning("Old rows lie on a damaged page of the file, so none is deleted.", action="store_undeletable")
             return 0
-        if deleted:
-            log.info(f"{deleted:,} confirmed rows were old and are deleted.", action="store_deleted", rows=deleted)
+        self._deleted += deleted
+        if deleted >= _TURN_ROWS:
+            self._deleted_at = -math.inf
+        elif self._deleted:
+            log.info(
+                f"{self._deleted:,} confirmed rows were old and are deleted.",
+                action="store_deleted",
+                rows=self._deleted,
+            )
+            self._deleted = 0
         return deleted
 
 
 def delete_old(store: Store, retention_seconds: float, name: str = FORWARD) -> int:
-    """Delete rows confirmed more than `retention_seconds` of running time ago, in small steps; returns how many."""
+    """Delete rows confirmed more than `retention_seconds` of running time ago, the oldest `_TURN_ROWS`; how many."""
     before_id = store.connection.execute(
         "SELECT max(next_id) FROM confirmed WHERE name = ? AND confirmed_at < ?",
         [name, store.ran_seconds() - retention_seconds],
@@ -125,15 +136,19 @@ def delete_old(store: Store, retention_seconds: float, name: str = FORWARD) -> i
     if before_id is None:
         return 0
     deleted = 0
-    while True:
+    while deleted < _TURN_ROWS:
         count = store.delete_before(before_id, _STEP_ROWS)
         deleted += count
         if count < _STEP_ROWS:
+            _forget(store, name, before_id)
             break
-    store.run(
-        lambda connection: connection.execute("DELETE FROM confirmed WHERE name = ? AND next_id < ?", [name, before_id])
-    )
     return deleted
+
+
+def _forget(store: Store, name: str, before_id: int) -> None:
+    """What is known of rows that are gone."""
+    statement = "DELETE FROM confirmed WHERE name = ? AND next_id < ?"
+    store.run(lambda connection: connection.execute(statement, [name, before_id]))
 
 
 def _spoken(seconds: float) -> str:

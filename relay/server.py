@@ -15,7 +15,17 @@ from marketdata.contract.http import CAN_FILL, FILL, FILLS_TICKS, TICKS_ROUTE, a
 from marketdata.errors import SettingsError, TickpipeError
 from relay.lanes import Part
 from runtime.exchange import ANSWER_SECONDS, Connection, address_of, is_this_machine
-from runtime.posting import KeyRefused, NoAnswer, Reply, Result, ServerRefused, SourceRefused, answer_in, result_of
+from runtime.posting import (
+    KeyRefused,
+    NoAnswer,
+    NotTrusted,
+    Reply,
+    Result,
+    ServerRefused,
+    SourceRefused,
+    answer_in,
+    result_of,
+)
 
 #: Smaller bodies fit into a packet or two as they are (bytes).
 _LEAST_PACKED_BYTES: Final = 1_500
@@ -161,6 +171,9 @@ def check(server: Server, source: str | None = None) -> Iterator[Finding]:
     began = time.monotonic()
     try:
         reply = server.connection.get(f"{server.url}/health")
+    except NotTrusted as exc:
+        yield Finding("server", False, str(exc))
+        return
     except NoAnswer as exc:
         yield Finding("server", False, f"{exc}; is it up, and does a firewall let this PC through?")
         return

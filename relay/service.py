@@ -23,7 +23,7 @@ from relay.forwarder import BATCH, Forwarder, Retention
 from relay.pending import Pending
 from relay.server import Server
 from relay.store import Store
-from runtime.addresses import is_loopback
+from runtime.addresses import is_loopback, require_listenable
 from runtime.asgi import OwnNames
 from runtime.health import Guard, Health
 from runtime.request_body import Application
@@ -58,7 +58,7 @@ def serve(
     `collect` makes what takes ticks from this PC's terminal, in a thread of its own.
 
     Raises:
-        SettingsError: when the address can be reached by others and there is no key.
+        SettingsError: when the address can be reached by others and there is no key, or cannot be listened on.
         StoreUnusable, StoreUnavailable: when the database cannot be opened, or another relay has it.
     """
     key = _key_of_senders(host)
@@ -78,6 +78,7 @@ def serve(
         api = Api(
             store, settings, key=key, totals=totals, health=health, server_url=url, collected=collected, wishes=wishes
         )
+        require_listenable(host, port)
         http = http_server(OwnNames(api, settings.allowed_hosts), host, port)
         threads = []
         if forwarder:

@@ -1,5 +1,6 @@
 """Addresses to listen on: `::` is every address of IPv6 and of IPv4, however a library understands it."""
 
+import os
 import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -65,6 +66,8 @@ class ThreadedServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    # On Windows it lets two programs have one port.
+    allow_reuse_address = os.name != "nt"
 
     def __init__(self, host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -18,7 +18,7 @@ import httpx
 from marketdata.contract.http import BARS_ROUTE, TICKS_ROUTE
 from marketdata.errors import SettingsError
 from runtime.addresses import is_loopback
-from runtime.posting import NoAnswer, Reply
+from runtime.posting import NoAnswer, NotTrusted, Reply
 
 #: The producer waits 10 s for Kafka before it answers 503; less would give up on answers that are on their way.
 ANSWER_SECONDS: Final = 30.0
@@ -38,8 +38,17 @@ def trusted_authorities() -> ssl.SSLContext:
     """Trusts whom this machine trusts, in Windows its certificate store, or `SSL_CERT_FILE` alone where that is set.
 
     httpx by itself trusts a list of its own, in which no company's authority is.
+
+    Raises:
+        SettingsError: when that file cannot be read.
     """
-    context = httpx.create_ssl_context()
+    try:
+        context = httpx.create_ssl_context()
+    except OSError as exc:  # ssl.SSLError is one
+        named = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+        raise SettingsError(
+            f"the authorities in {named} cannot be read ({exc}); SSL_CERT_FILE must name a PEM file of certificates"
+        ) from exc
     if not (os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")):
         context.load_default_certs()
     return context
@@ -54,7 +63,7 @@ class Connection:
         answer_seconds: how long a request may take from its last byte to the last byte of its answer.
 
     Raises:
-        SettingsError: when `url` is no address.
+        SettingsError: when `url` is no address, or the environment names authorities or a proxy that cannot be used.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], *, answer_seconds: float = ANSWER_SECONDS) -> None:
@@ -65,16 +74,26 @@ class Connection:
         if not parsed.host or parsed.scheme not in ("http", "https"):
             raise _no_address(url)
         self._answer_seconds = answer_seconds
+        verify = trusted_authorities() if parsed.scheme == "https" else _TRUSTS_NOBODY
+        try:
+            self._client = self._new_client(url, headers, verify)
+        except (ImportError, ValueError, httpx.InvalidURL) as exc:
+            raise SettingsError(
+                "the proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used: one such as"
+                " http://proxy.example.com:3128 can, SOCKS cannot; NO_PROXY names servers that are asked without it"
+            ) from exc
+        self._line = _Line()
+
+    def _new_client(self, url: str, headers: Mapping[str, str], verify: ssl.SSLContext) -> httpx.Client:
         # An answer that is not packed cannot unpack to more than was read. Names of sources may be of any language.
-        self._client = httpx.Client(
+        return httpx.Client(
             headers=httpx.Headers({"Accept-Encoding": "identity", **headers}, encoding="utf-8"),
-            timeout=httpx.Timeout(answer_seconds, connect=min(_CONNECT_SECONDS, answer_seconds)),
+            timeout=httpx.Timeout(self._answer_seconds, connect=min(_CONNECT_SECONDS, self._answer_seconds)),
             limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
             trust_env=not is_this_machine(url),
-            verify=trusted_authorities() if parsed.scheme == "https" else _TRUSTS_NOBODY,
+            verify=verify,
             follow_redirects=False,
         )
-        self._line = _Line()
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +145,11 @@ class Connection:
         except httpx.RequestError as exc:
             if self._line.is_cut:
                 raise _endless(url, seconds) from exc
+            if (why := _distrust(exc)) is not None:
+                raise NotTrusted(
+                    f"{url} shows a certificate that is not trusted here ({why}); is this PC's clock right, and does it"
+                    " know the authority? SSL_CERT_FILE may name that one's PEM file"
+                ) from exc
             raise NoAnswer(f"{url} does not answer ({exc or type(exc).__name__})") from exc
         finally:
             limit.cancel()
@@ -197,6 +221,15 @@ def address_of(url: str) -> str:
 def is_this_machine(url: str) -> bool:
     """Whether the address is on this machine."""
     return is_loopback(httpx.URL(url).host)
+
+
+def _distrust(exc: BaseException | None) -> str | None:
+    """Why a certificate was not trusted, where that is behind an error."""
+    while exc is not None:
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return exc.verify_message.rstrip(".")
+        exc = exc.__cause__ or exc.__context__
+    return None
 
 
 def _endless(url: str, seconds: float) -> NoAnswer:

@@ -8,6 +8,7 @@ answer in the contract's form that counts what was sent confirms it, and no sing
     TickpipeError
     ├── ServerUnavailable       the server did not take a request yet (retriable)
     │   └── NoAnswer            nothing came back at all
+    │       └── NotTrusted      who answers cannot prove to be the server
     ├── ServerRefused           nothing is taken from here until somebody puts something right (retriable)
     │   ├── KeyRefused          401, 403
     │   ├── NoSuchEndpoint      404
@@ -64,6 +65,10 @@ class NoAnswer(ServerUnavailable):
     """Nothing came back: the server is down, or the network is. It may have taken the request all the same."""
 
     cause = "no_answer"
+
+
+class NotTrusted(NoAnswer):
+    """The certificate is not one that this machine trusts for this address."""
 
 
 class ServerRefused(TickpipeError):

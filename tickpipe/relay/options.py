@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,13 +110,23 @@ def settings_for(log_file: Path | None) -> "Iterator[Settings]":
         yield settings
     except (typer.Exit, typer.BadParameter):
         raise
+    except sqlite3.Error as exc:
+        from relay.database import explained
+
+        _log_end(explained(exc), log_file)
+        raise explained(exc) from exc
     except Exception as exc:
-        if log_file is not None:
-            explained = explain(exc)
-            logging.getLogger(__name__).error(
-                explained[0] if explained else "The command failed; this is a bug.", exc_info=None if explained else exc
-            )
+        _log_end(exc, log_file)
         raise
+
+
+def _log_end(exc: Exception, log_file: Path | None) -> None:
+    if log_file is None:
+        return
+    sentence = explain(exc)
+    logging.getLogger(__name__).error(
+        sentence[0] if sentence else "The command failed; this is a bug.", exc_info=None if sentence else exc
+    )
 
 
 def key_of(file: Path | None, token: str | None = None) -> str:

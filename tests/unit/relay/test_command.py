@@ -1,5 +1,6 @@
 """`tickpipe relay`, as a task runs it: its key is in a file, and whatever it has to say is in another."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,48 @@ def test_a_second_relay_does_not_store_in_the_same_file(db: Path, monkeypatch: p
         result = CliRunner().invoke(app, ["relay", "serve", "--port", "1", "--db", str(db)])
     assert result.exit_code != 0
     assert "Another relay stores ticks" in result.output
+
+
+def test_a_port_that_another_program_has_is_said_with_a_cure(tmp_path: Path) -> None:
+    log = tmp_path / "relay.log"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = ["relay", "serve", "--port", port, "--db", str(tmp_path / "ea.db"), "--log-file", str(log)]
+        result = CliRunner().invoke(app, command)
+    assert (result.exit_code, f"cannot listen on 127.0.0.1 port {port}" in result.output) == (2, True)
+    assert "does this service run already, or another on that port?" in log.read_text()
+    # It never listened.
+    assert "EAs post to" not in log.read_text()
+
+
+@pytest.mark.parametrize("which", [["--since-minutes", "100"], ["--limit", "5000"]], ids="".join)
+async def test_a_damaged_file_ends_a_run_with_a_sentence(
+    tmp_path: Path, server: ScriptedServer, which: list[str]
+) -> None:
+    db, log = tmp_path / "ea.db", tmp_path / "exporter.log"
+    with Store(db) as store:
+        await put(store, *(tick(n) for n in range(2_000)))
+    content = bytearray(db.read_bytes())
+    middle = len(content) // 2 // 4_096 * 4_096
+    content[middle : middle + 4_096] = bytes(range(256)) * 16
+    db.write_bytes(content)
+    command = [
+        "relay",
+        "export",
+        "--db",
+        str(db),
+        "--api",
+        server.url,
+        *which,
+        "--token",
+        "key",
+        "--log-file",
+        str(log),
+    ]
+    result = await asyncio.to_thread(CliRunner().invoke, app, command)
+    assert (result.exit_code, "is damaged" in result.output) == (1, True)
+    assert ".recover" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_the_folder_of_the_file_is_made(tmp_path: Path) -> None:

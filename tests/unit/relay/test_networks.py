@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from marketdata.errors import SettingsError
 from relay.exporter import Choice, Selection
 from relay.forwarder import Forwarder
 from relay.pending import Backlog, Pending
-from relay.server import Server
+from relay.server import Server, check
 from relay.store import Store
 from tests.certificates import Authority
 from tests.scripted import Answer, ScriptedServer, scripted_server
@@ -56,12 +57,47 @@ async def test_an_expired_certificate_is_said_once_and_costs_no_tick(
     with scripted_server(tls=context) as server, capture_logs() as logs, forwarding(store, server.url) as forwarder:
         await put(store, tick(0))
         await eventually(lambda: forwarder.totals.retries >= 3, "three tries")
-        assert "expired" in forwarder.totals.trouble
+        assert "not trusted here (certificate has expired); is this PC's clock right" in forwarder.totals.trouble
         # Renewed; a new connection sees the new one.
         context.load_cert_chain(*authority.signed("renewed"))
         await put(store, tick(1))
         await eventually(lambda: sent(server) == [0, 1], "both ticks")
     assert [line["action"] for line in logs] == ["forward_waits", "forward_recovered"]
+
+
+def test_a_certificate_of_an_authority_that_is_not_known_is_said_with_its_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "tls")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.signed("server"))
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with scripted_server(tls=context) as server, Server(server.url, "key") as receiver:
+        (finding,) = check(receiver)
+    assert (finding.what, finding.is_good) == ("server", False)
+    assert "SSL_CERT_FILE may name that one's PEM file" in finding.text
+    # Nothing is wrong with the network.
+    assert "firewall" not in finding.text
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"], ids=["missing", "other"])
+def test_a_file_of_authorities_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    with pytest.raises(SettingsError, match=r"ca\.pem cannot be read"):
+        Server("https://ticks.example.com", "key")
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://127.0.0.1:9", "http://[::"])
+def test_a_proxy_that_cannot_be_used_is_said_with_a_cure(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, proxy)
+    with pytest.raises(SettingsError, match="HTTPS_PROXY"):
+        Server("https://ticks.example.com", "key")
 
 
 async def test_a_proxy_of_the_environment_is_used_and_its_refusal_costs_no_tick(

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from relay.forwarder import Retention, delete_old
 from relay.pending import Pending, count_pending
@@ -85,6 +86,20 @@ async def test_a_file_of_the_relays_own_is_deleted_from_after_a_week(tmp_path: P
         ran_for_years(store)
         assert "up to 1 of those in the file, the first of them in 0 seconds" in Retention(store).plan()
         assert Retention(store).delete_due() == 1
+
+
+async def test_new_ticks_do_not_wait_until_a_day_of_old_ones_is_deleted(tmp_path: Path) -> None:
+    with Store(tmp_path / "ea.db") as store:
+        await put(store, *(tick(n) for n in range(24_000)))
+        store.run(lambda connection: connection.execute("INSERT INTO confirmed VALUES ('forward', 24001, 0)"))
+        ran_for_years(store)
+        retention = Retention(store)
+        with capture_logs() as logs:
+            # The forwarder sends between two of these.
+            turns = [retention.delete_due() for _ in range(5)]
+        assert turns == [10_000, 10_000, 4_000, 0, 0]
+        assert [line["rows"] for line in logs] == [24_000]
+        assert store.counts().by_symbol.total() == 0
 
 
 async def test_an_empty_file_is_the_relays_own_and_a_database_of_others_is_not(tmp_path: Path) -> None:
