@@ -75,6 +75,8 @@ class Store:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting_rows = 0
         self._failing = self._is_ending = False
+        #: In the transaction in progress, by its first rows: to ask for each request costs a fifth of storing it.
+        self._is_place_checked = False
         #: The newest error of the database, also one that is over: when (UTC), and what it was.
         self.last_error: tuple[datetime, str] | None = None
         #: The jobs of the transaction in progress, and the error that ended the writing thread.
@@ -193,7 +195,9 @@ class Store:
 
     def add(self, connection: sqlite3.Connection, rows: Sequence[NewRow] | PackedRows) -> None:
         """Insert the rows of one request, in a job of `run`."""
-        self._check_place()
+        if not self._is_place_checked:
+            self._check_place()
+            self._is_place_checked = True
         now = datetime.now(UTC)
         # Tells the rows of this request from those of the one before (relay/lanes.py). Windows' clock moves in steps
         # of up to 16 ms, so many requests would share a time; one that was put back is followed.
@@ -250,6 +254,7 @@ class Store:
                     _settle([job], why)
 
     def _commit(self, group: Sequence[_Job], *, may_mend: bool = True) -> None:
+        self._is_place_checked = False
         try:
             if self._connection is None:
                 self._connection = connect_writer(self.path, self._busy_seconds)
