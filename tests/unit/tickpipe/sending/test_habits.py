@@ -122,6 +122,11 @@ NAMES = {
     "EURUSD M1.csv": ("EURUSD", "M1"),
     "FX_EURUSD, 60.csv": ("EURUSD", "H1"),
     "OANDA_XAUUSD, 1D.csv": ("XAUUSD", "D1"),
+    "EURUSD_M1_202403251300_202403251303 (1).csv": ("EURUSD", "M1"),
+    "EURUSD.r_202403251300_202403251303 - Copy (2).csv": ("EURUSD.r", None),
+    "XAUUSD_H1 - Cópia.csv.gz": ("XAUUSD", "H1"),
+    "Volatility 75 (1s) Index_M1_202403251300_202403251303.csv": ("Volatility 75 (1s) Index", "M1"),
+    "EURUSD - GBPUSD.csv": (None, None),
     # The symbol of a broker may have a suffix, and a name of two pairs is of neither.
     "EURUSD.m.csv": (None, None),
     "EURUSD_GBPUSD.csv": (None, None),
