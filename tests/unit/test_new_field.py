@@ -251,7 +251,8 @@ SPELLED_IN: Final = {
     # What MetaTrader's package for Python has, and what is posted of it.
     "relay/terminal.py", "relay/feed.py", "relay/collector.py", "relay/server.py",
     # Forms of files that others read and write, of six fields.
-    "tickpipe/export/files.py", "tickpipe/proof/document.py", "tickpipe/sending/dialects.py",
+    "tickpipe/export/files.py", "tickpipe/proof/document.py", "tickpipe/sending/columnnames.py",
+    "tickpipe/sending/dialects.py",
     "tickpipe/sending/history.py", "tickpipe/sending/recognition.py",
 }  # fmt: skip
 
