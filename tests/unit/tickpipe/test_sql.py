@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
@@ -55,15 +55,32 @@ def shown(archive: Archive | None, tail: Log) -> tuple[Counter[Any], Counter[Any
     return Counter(found[0]), Counter(found[1])
 
 
+#: What the page says gives the candles.
+DOCUMENTED = next(
+    block
+    for block in (Path(__file__).parents[3] / "docs" / "archive.md").read_text(encoding="utf-8").split("```sql\n")
+    if "time_bucket" in block
+).partition("```")[0]
+
+
 def counted(log: Log) -> Counter[Any]:
     """The ticks that the candles of the log count."""
+    return Counter((p.source, p.symbol, *row) for p, fold in folds_of(log).items() for row in fold.rows())
+
+
+def counted_in_order(log: Log, series: tuple[str, str]) -> list[Any]:
+    """Those of a source and symbol, as `tickpipe ticks` gives them."""
+    minutes = sorted((p.ts, fold) for p, fold in folds_of(log).items() if (p.source, p.symbol) == series)
+    return [row for _, fold in minutes for row in fold.rows()]
+
+
+def folds_of(log: Log) -> dict[Proof, TickFold]:
     placed = [(position(0, offset), frame) for offset, frame in log]
     coverage = Coverage(M1.base_width_ms)
     coverage.feed(placed)
     refold = Refold([Proof(*key, bridged(ranges)) for key, ranges in coverage.rest().items()], TickFold)
     refold.feed(placed)
-    folds = refold.results()
-    return Counter((p.source, p.symbol, *row) for p, fold in folds.items() for row in fold.rows())  # type: ignore[attr-defined]
+    return cast("dict[Proof, TickFold]", refold.results())
 
 
 def recorded(log: Log) -> Counter[Any]:
@@ -254,28 +271,22 @@ def test_values_that_a_form_has_not_are_written_all_the_same(tmp_path: Path) -> 
 
 def test_a_file_that_goes_while_it_is_read_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TICKPIPE_DATA_DIR", str(tmp_path))
-    # More than DuckDB reads ahead.
-    log = frames(60, per_frame=3_000)
+    # Some 20 MB, of which DuckDB reads one ahead.
     archive = Archive(tmp_path / "archive")
-    archive.write(log[:30])
+    archive.write(frames(60, per_frame=3_000))
     merged: list[int] = []
     read = Answer._read
 
     def merging(self: Answer, reader: Any) -> Iterator[pa.RecordBatch]:
         # It has looked for its files, and has not opened all of them.
-        if len(merged) % 2 == 0:
-            archive.write(log[30:])
-            writer = Writer(archive.catalogue)
-            writer.resume(0)
-            merged.append(writer.merge(0, "2019-02-05", at_least=2))
-        else:
-            merged.append(0)
+        writer = Writer(archive.catalogue)
+        writer.resume(0)
+        merged.append(writer.merge(0, "2019-02-05", at_least=2))
         return read(self, reader)
 
     monkeypatch.setattr(Answer, "_read", merging)
     answer = tmp_path / "answer.csv"
-    query = "select time, bid from ticks_raw"
-    run(query, "--format", "csv", "--output", str(answer))
+    run("select * from ticks_raw", "--format", "csv", "--output", str(answer))
     assert answer.read_text().count("\n") == 1 + 60 * 3_000
     assert merged == [19, 0]
 
