@@ -17,6 +17,7 @@ from pyarrow.fs import LocalFileSystem
 from pyarrow.parquet import read_table
 from typer.testing import CliRunner, Result
 
+import tickpipe.sql
 from archive.writer import Writer
 from marketdata.coverage import Coverage
 from marketdata.offsets import normalized, position
@@ -269,26 +270,46 @@ def test_values_that_a_form_has_not_are_written_all_the_same(tmp_path: Path) -> 
     assert "null_value" in run("select null as null_value, time::varchar from ticks limit 1").stdout
 
 
-def test_a_file_that_goes_while_it_is_read_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_file_that_goes_while_it_is_read_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool
+) -> None:
     monkeypatch.setenv("TICKPIPE_DATA_DIR", str(tmp_path))
-    # Some 20 MB, of which DuckDB reads one ahead.
     archive = Archive(tmp_path / "archive")
-    archive.write(frames(60, per_frame=3_000))
+    archive.write(frames(60, per_frame=1_000))
+    connect = tickpipe.sql._connect
+
+    def reading_nothing_ahead(text: str) -> duckdb.DuckDBPyConnection:
+        connection = connect(text)
+        connection.execute("SET threads = 1")
+        connection.execute("SET streaming_buffer_size = '1KB'")
+        return connection
+
+    monkeypatch.setattr("tickpipe.sql._connect", reading_nothing_ahead)
     merged: list[int] = []
     read = Answer._read
 
     def merging(self: Answer, reader: Any) -> Iterator[pa.RecordBatch]:
         # It has looked for its files, and has not opened all of them.
+        batches = read(self, reader)
+        yield next(batches)
         writer = Writer(archive.catalogue)
         writer.resume(0)
         merged.append(writer.merge(0, "2019-02-05", at_least=2))
-        return read(self, reader)
+        yield from batches
 
     monkeypatch.setattr(Answer, "_read", merging)
     answer = tmp_path / "answer.csv"
-    run("select * from ticks_raw", "--format", "csv", "--output", str(answer))
-    assert answer.read_text().count("\n") == 1 + 60 * 3_000
-    assert merged == [19, 0]
+    if is_file:
+        run("select * from ticks_raw", "--format", "csv", "--output", str(answer))
+        assert answer.read_text().count("\n") == 1 + 60 * 1_000
+        assert merged == [19, 0]
+    else:
+        # What is on standard output cannot be taken back.
+        cut = run("select * from ticks_raw", "--format", "csv", code=1)
+        assert "ask again, or add --output FILE" in cut.stderr
+        assert 1 < cut.stdout.count("\n") < 60 * 1_000
+        assert merged == [19]
 
 
 @pytest.mark.usefixtures("archived")
