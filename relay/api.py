@@ -5,8 +5,9 @@ more than the work itself.
 import asyncio
 import hmac
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -70,7 +71,12 @@ _MAX_REFUSED: Final = 5_000
 #: Largest body of reports (bytes), as on the server.
 _MAX_REPORT_BYTES: Final = 4 * 1024 * 1024
 
+#: Pages and numbers that are put together at a time (threads).
+_LOOKS: Final = 2
+
 _encode: Final = msgspec.json.Encoder().encode
+
+T = TypeVar("T")
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -110,6 +116,7 @@ class Api:
         self._intake = Intake(max(self._limits.values()))
         # Large bodies are decoded one at a time: their objects fill the memory once, not once for each that waits.
         self._large = asyncio.Lock()
+        self._looks = ThreadPoolExecutor(_LOOKS, "look")
         self.metrics = Metrics(store, totals, self._status.backlog, counts, collected)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,21 +164,35 @@ class Api:
             return _ask_for_key()
         if path == "/metrics":
             # Some of them are read from the database.
-            text = await asyncio.to_thread(generate_latest, self.metrics.registry)
+            text = await self._look(generate_latest, self.metrics.registry)
             return Answer(200, text, content_type=CONTENT_TYPE_LATEST.encode())
         return await self._shown(path, headers, scope.get("query_string", b"").decode("latin-1"))
 
     async def _shown(self, path: str, headers: Mapping[bytes, bytes], query: str) -> Answer:
         if path == "/health" and self._parts.failed:
             return Answer(503, _encode({"ok": False, "failed": self._parts.failed}))
-        # Counting may take a second on a large file the first time.
         if path == "/":
             language = language_of(query, headers.get(b"accept-language", b"").decode("latin-1"))
-            return Answer(200, await asyncio.to_thread(self._status.page, language), _PAGE_HEADERS, _HTML)
+            return Answer(200, await self._look(self._status.page, language), _PAGE_HEADERS, _HTML)
         if path == "/debug/recent":
-            return Answer(200, _encode({"rows": await asyncio.to_thread(recent, self._store, query)}))
-        found = await asyncio.to_thread(self._status.stats if path == "/stats" else self._status.health)
+            return Answer(200, _encode({"rows": await self._look(recent, self._store, query)}))
+        found = await self._look(self._status.stats if path == "/stats" else self._status.health)
         return Answer(200, _encode(found))
+
+    async def _look(self, work: Callable[..., T], *values: Any) -> T:
+        """What `work` finds in the database, in a thread for that alone.
+
+        The first look at a large file counts its rows, which may take a minute; what EAs post must not wait behind it.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._looks, work, *values)
+        except asyncio.CancelledError:
+            # uvicorn cancels requests when it ends, and would log this as a bug.
+            raise Refusal(503, "ENDING", "the relay is ending", retry_after_seconds=5) from None
+
+    def close(self) -> None:
+        """Wait until nobody looks any more; the store ends queries when it is told to."""
+        self._looks.shutdown(cancel_futures=True)
 
     def _knows_reader(self, headers: Mapping[bytes, bytes]) -> bool:
         if not self._key:

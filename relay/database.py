@@ -56,6 +56,9 @@ _OTHERS: Final = {
         id INTEGER PRIMARY KEY AUTOINCREMENT, after_id INTEGER NOT NULL, facts TEXT NOT NULL, body TEXT NOT NULL)""",
 }
 
+#: How far each symbol of the terminal was taken; whoever collects makes them.
+_COLLECTORS: Final = ("collected", "collected_minutes")
+
 _REBUILT: Final = "ticks_rebuilt"
 
 #: SQLite's `application_id` of a file that the relay created ("tick"). Any other file was there before.
@@ -215,18 +218,20 @@ def mend(connection: sqlite3.Connection) -> bool:
     """Begin the relay's own tables anew where they are damaged, for rows would wait for ever; whether one was.
 
     What they held is known elsewhere: rows are sent again, which counts no tick twice, and the server asks again for
-    ranges of which it has no report. The damaged ones are renamed, which touches none of their pages.
+    ranges of which it has no report, or that were not collected. The damaged ones are renamed, which touches none of
+    their pages.
     """
     known = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     # Before the transaction: one in which SQLite has met damage can write nothing any more.
-    damaged = [name for name in _OTHERS if name in known and not _is_readable(connection, name)]
+    damaged = [name for name in (*_OTHERS, *_COLLECTORS) if name in known and not _is_readable(connection, name)]
     if not damaged:
         return False
     with _transaction(connection):
         for name in damaged:
             aside = next(found for n in count(1) if (found := f"{name}_damaged_{n}") not in known)
             connection.execute(f"ALTER TABLE {name} RENAME TO {aside}")
-            connection.execute(_OTHERS[name])
+            if name in _OTHERS:
+                connection.execute(_OTHERS[name])
             log.error(
                 f"The table {name} of the file is damaged. It is renamed to {aside}, and begun anew.",
                 action="store_mended",

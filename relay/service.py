@@ -104,6 +104,8 @@ def serve(
                 forwarder.wake.set()
             for thread, seconds in reversed(threads):
                 thread.join(seconds)
+            store.end_reading()
+            api.close()
 
 
 def _forwarder(store: Store, server: Server, retention: Retention, wishes: Wishes, stop: threading.Event) -> Forwarder:

@@ -41,6 +41,9 @@ _MAX_GROUP: Final = 1_000
 #: Rows of several requests that may wait for the writer: with more the disk is too slow, and memory must not fill up.
 _MAX_WAITING_ROWS: Final = 500_000
 
+#: A query asks whether it is to end after so many of SQLite's steps; a row takes about ten.
+_STEPS_BETWEEN_LOOKS: Final = 100_000
+
 #: A clock that went back by less than this has merely not ticked yet.
 _CLOCK_STEP: Final = timedelta(seconds=1)
 
@@ -71,7 +74,9 @@ class Store:
         self._busy_seconds = busy_seconds
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._waiting_rows = 0
-        self._failing = False
+        self._failing = self._is_ending = False
+        #: In the transaction in progress, by its first rows: to ask for each request costs a fifth of storing it.
+        self._is_place_checked = False
         #: The newest error of the database, also one that is over: when (UTC), and what it was.
         self.last_error: tuple[datetime, str] | None = None
         #: The jobs of the transaction in progress, and the error that ended the writing thread.
@@ -116,6 +121,10 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def end_reading(self) -> None:
+        """End the queries that are under way, for who waits for their threads."""
+        self._is_ending = True
+
     def close(self) -> None:
         """Commit what is queued and end."""
         self._jobs.put(None)
@@ -135,6 +144,7 @@ class Store:
         if found is None:
             self._check_place()
             found = self._local.connection = connect(self.path, self._busy_seconds)
+            found.set_progress_handler(lambda: self._is_ending, _STEPS_BETWEEN_LOOKS)
             self._readers.append(found)
         return found
 
@@ -185,7 +195,9 @@ class Store:
 
     def add(self, connection: sqlite3.Connection, rows: Sequence[NewRow] | PackedRows) -> None:
         """Insert the rows of one request, in a job of `run`."""
-        self._check_place()
+        if not self._is_place_checked:
+            self._check_place()
+            self._is_place_checked = True
         now = datetime.now(UTC)
         # Tells the rows of this request from those of the one before (relay/lanes.py). Windows' clock moves in steps
         # of up to 16 ms, so many requests would share a time; one that was put back is followed.
@@ -242,6 +254,7 @@ class Store:
                     _settle([job], why)
 
     def _commit(self, group: Sequence[_Job], *, may_mend: bool = True) -> None:
+        self._is_place_checked = False
         try:
             if self._connection is None:
                 self._connection = connect_writer(self.path, self._busy_seconds)

@@ -7,7 +7,7 @@ import typer
 from runtime.process import collect_rarely
 from tickpipe import archive, candles, database, doctor, gaps, install, keys, sql, status, topics
 from tickpipe.backup import command as backup
-from tickpipe.console import ErrorsAsSentences
+from tickpipe.console import ErrorsAsSentences, show_what_cannot_be_written
 from tickpipe.embedded import command as stack
 from tickpipe.export import command as export
 from tickpipe.export import ticks
@@ -82,4 +82,5 @@ app.add_typer(relay.app, name="relay")
 def main() -> None:
     """Entry point of the console script."""
     collect_rarely()
+    show_what_cannot_be_written()
     app()

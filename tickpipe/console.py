@@ -4,6 +4,7 @@ Times are always UTC.
 """
 
 import csv
+import io
 import json
 import math
 import os
@@ -76,6 +77,13 @@ class SafeConsole(Console):
 out = SafeConsole()
 #: Progress, notes and errors.
 err = SafeConsole(stderr=True)
+
+
+def show_what_cannot_be_written() -> None:
+    """Write letters that the output's encoding lacks (Latin-1, a pipe on Windows) as escapes, not to end by them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

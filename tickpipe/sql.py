@@ -53,20 +53,21 @@ def sql(
     """Ask ticks and candles anything in SQL, as DuckDB speaks it. Nothing can be changed.
 
     * `ticks`: each tick once, exactly those that the candles count, of the archive and of what is not archived yet:
-      source, symbol, date, time, bid, ask, last, volume, flags
-    * `ticks_raw`: every record's ticks, resends too; besides partition, offset, index, received, request, mode, point,
-      coarse
+      source, symbol, date, time, bid, ask, last, volume, flags, partition, offset, index
+    * `ticks_raw`: every record's ticks, resends too; besides received, request, mode, point, coarse
     * `candles`: the stored minutes: source, symbol, ts, open, high, low, close, volume, real_volume, spread, closed
 
-    Times are UTC. Files are skipped by `source`, `symbol` and `date`, so name these where you can. Your own Parquet and
-    CSV files can be joined: `FROM 'mine.parquet'`.
+    Times are UTC, a price of 0 is none, and ticks of one millisecond came in order of partition, offset and index: an
+    order by time alone leaves open which of them is the last. Files are skipped by `source`, `symbol` and `date`, so
+    name these where you can. Your own Parquet and CSV files can be joined: `FROM 'mine.parquet'`.
 
     Examples:
 
     * `tickpipe sql "select symbol, date, count(*) from ticks group by all order by all"`
-    * `tickpipe sql "select time_bucket(interval 5 minute, time) as bar, first(bid order by time) as open, max(bid) as
-      high, min(bid) as low, last(bid order by time) as close from ticks where symbol = 'EURUSD' and date = '2019-02-04'
-      group by bar order by bar"`
+    * `tickpipe sql "select time_bucket(interval 5 minute, time) as bar, first(bid order by time, partition,
+      ticks.offset, index) as open, max(bid) as high, min(bid) as low, last(bid order by time, partition, ticks.offset,
+      index) as close from ticks where symbol = 'EURUSD' and date = '2019-02-04' and bid <> 0 group by bar
+      order by bar"`
     * `tickpipe sql --file spreads.sql --format parquet --output spreads.parquet`
     """
     if output is not None and format_ is SqlFormat.TABLE:

@@ -25,9 +25,9 @@ from runtime.archive.rows import TickRows, rows_since
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-#: The columns of `ticks`, and those that `ticks_raw` has besides.
-COLUMNS: Final = ("source", "symbol", "date", *TICK_COLUMNS)
-RAW_COLUMNS: Final = ("partition", "offset", "index", "received", "request", "mode", "point", "coarse")
+#: The columns of `ticks`, of which the last three order those of one millisecond; and what `ticks_raw` has besides.
+COLUMNS: Final = ("source", "symbol", "date", *TICK_COLUMNS, "partition", "offset", "index")
+RAW_COLUMNS: Final = ("received", "request", "mode", "point", "coarse")
 
 VIEWS: Final = ("ticks", "ticks_raw")
 

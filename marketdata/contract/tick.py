@@ -112,8 +112,8 @@ def read_tick(item: object) -> ReadTick:
     item = with_names(item)
     if not ("bid" in item or "ask" in item or "open" not in item):
         item = _exported(item)
-    if "symbol" not in item and "why" in item:
-        raise _of_skipped_line(item)
+    if "symbol" not in item:
+        raise _of_no_symbol(item)
     symbol = symbol_of(item.get("symbol"))
     time = time_of(item)
     # A price of 0 is a tick without one, which is counted; a tick without any price field is no tick.
@@ -137,6 +137,15 @@ def read_tick(item: object) -> ReadTick:
 def skipped_line(file: str, line: int, text: str, why: str) -> dict[str, Any]:
     """A line of a file that its reader could not use, as an item: the server rejects it, and so stores it."""
     return {"file": file, "line": line, "text": text, "why": why}
+
+
+def _of_no_symbol(item: dict[str, Any]) -> InvalidItem:
+    if "why" in item:
+        return _of_skipped_line(item)
+    for name, value in item.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return InvalidItem("symbol", f"missing; items are looked for in `ticks` or `items`, not in {quoted(name)}")
+    return InvalidItem("symbol", "missing")
 
 
 def _of_skipped_line(item: dict[str, Any]) -> InvalidItem:

@@ -101,7 +101,7 @@ function Assert-OwnFolder {
     # The folder's rights are about to be replaced: nothing of anybody else's may be in it, and no link to another place.
     param([string]$Folder)
     if (-not (Test-Path -LiteralPath $Folder)) { return }
-    $known = '^(ea\.db.*|key\.txt|database-url\.txt|.*\.log(\.1)?)$'
+    $known = '^(ea\.db.*|key\.txt|(server|database)-url\.txt|.*\.log(\.1)?)$'
     $inside = @(Get-ChildItem -LiteralPath $Folder -Force)
     foreach ($item in @(Get-Item -LiteralPath $Folder -Force) + $inside) {
         if ($item.Attributes -band [IO.FileAttributes]::ReparsePoint) {

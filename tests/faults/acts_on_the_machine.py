@@ -11,6 +11,7 @@ from tests.faults.acts import act
 from tests.faults.operator_at_work import Operator
 from tests.integration.stack import Stack
 from tickpipe.embedded.stack import stop_stack
+from tickpipe.replay.engine import wait_until_empty
 
 
 @act("services restarted, the sink first")
@@ -18,6 +19,19 @@ async def _(op: Operator) -> None:
     for name in (*op.named("sink"), *op.named("stream"), "producer"):
         await op.stop(name)
         await op.start(name)
+
+
+@act("workers and sink started while they stop, as by Ctrl-C in a replay")
+async def _(op: Operator) -> None:
+    names = [*op.named("stream"), *op.named("sink")]
+    stopping = [asyncio.create_task(op.stop(name)) for name in names]
+    await asyncio.sleep(0.3)
+    await op.start(*names)
+    await asyncio.gather(*stopping)
+    # No other member is left in the group that only `kill` would end.
+    await op.stop(*op.named("stream"))
+    await wait_until_empty(op.settings, lambda members, waited: None)
+    await op.start(*op.named("stream"))
 
 
 @act("Kafka restarted under all")

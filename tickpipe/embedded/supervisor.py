@@ -62,6 +62,10 @@ class Service:
         self._on_event = on_event
         self._process: asyncio.subprocess.Process | None = None
         self._runner: asyncio.Task[None] | None = None
+        #: Runners that were told to end and have not yet.
+        self._ending: set[asyncio.Task[None]] = set()
+        #: Held by the runner that has the process.
+        self._turn = asyncio.Lock()
 
     @property
     def pid(self) -> int | None:
@@ -69,17 +73,23 @@ class Service:
         return self._process.pid if self._process is not None else None
 
     def start(self, after: Sequence["Service"] = ()) -> None:
-        """Run the process, once the services of `after` were ready, and restart it whenever it dies."""
+        """Run the process, once the services of `after` were ready, and restart it whenever it dies.
+
+        One that is being stopped at the moment ends first.
+        """
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run(after), name=f"run {self.spec.name}")
 
     async def stop(self) -> None:
         """Stop the process gracefully, after 15 seconds by force; it is not restarted."""
         runner, self._runner = self._runner, None
+        self.is_ready.clear()
         if runner is not None:
+            self._ending.add(runner)
+            runner.add_done_callback(self._ending.discard)
             runner.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await runner
+        if self._ending:
+            await asyncio.wait(set(self._ending))
 
     def kill(self) -> None:
         """Kill the process with SIGKILL."""
@@ -88,6 +98,10 @@ class Service:
                 self._process.kill()
 
     async def _run(self, after: Sequence["Service"]) -> None:
+        async with self._turn:
+            await self._keep(after)
+
+    async def _keep(self, after: Sequence["Service"]) -> None:
         failures = 0
         self._enter("starting", "is to start")
         try:

@@ -158,6 +158,8 @@ class BlockReader:
         lasts = volumes = nothing
         if "last" in column and "bid" not in column:
             lasts = list(map(float, cells[column["last"]]))
+            if 0.0 in lasts:
+                raise _Unusual
         elif "last" in column:
             lasts = [float(cell) if cell else 0.0 for cell in cells[column["last"]]]
         said = [column[name] for name in ("volume_real", "volume") if name in column and any(cells[column[name]])]

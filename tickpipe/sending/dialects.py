@@ -147,6 +147,11 @@ _FILE_NAMES: Final = tuple(
 )
 
 
+#: What Windows and browsers put behind the name of a copy.
+_COPY: Final = re.compile(
+    r"(?i: \(\d{1,3}\)| - (?:copy|c[oó]pia|copie|kopie|kopia|копия))+(?=\.[^.]+(?:\.(?:gz|zip|zst))?$)"
+)
+
 #: How a folder of `tickpipe export` begins, as readers of partitioned files expect it.
 _PARTITION: Final = "symbol="
 
@@ -273,6 +278,7 @@ def parse_file_name(path: Path) -> FileName:
 
 
 def _parse(name: str) -> FileName:
+    name = _COPY.sub("", name)
     for pattern, zone in _FILE_NAMES:
         if (found := pattern.fullmatch(name)) is None:
             continue

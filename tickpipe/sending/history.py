@@ -91,12 +91,8 @@ class TickFile(ColumnFile[FileTick]):
 
     def _complete(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
         """Rows that are complete: an empty price is an error."""
-        column, number, read_time, utc_ms = (
-            self.dialect.column_of,
-            number_reader_of(self.dialect.numbers),
-            self._time,
-            self._utc_ms,
-        )
+        column, number = self.dialect.column_of, number_reader_of(self.dialect.numbers)
+        read_time, utc_ms = self._time, self._utc_ms
         clock_at = column.get("time") if "date" in column else None
         time_at = column["date"] if clock_at is not None else column["time_msc" if "time_msc" in column else "time"]
         bid_at, ask_at, last_at = column.get("bid"), column.get("ask"), column.get("last")
@@ -119,7 +115,7 @@ class TickFile(ColumnFile[FileTick]):
                 if last_at is None:
                     last = 0.0
                 elif bid_at is None:
-                    last = number(cells[last_at], "last")
+                    last = _of_deal(number(cells[last_at], "last"))
                 else:
                     last = optional_number(number, cells[last_at], "last") or 0.0
                 volume = 0.0
@@ -142,12 +138,8 @@ class TickFile(ColumnFile[FileTick]):
 
     def _carried(self, rows: Iterator[list[str]]) -> Iterator[FileTick]:
         """MetaTrader's rows, in which an empty cell means that the value is the one before (as in MqlTick)."""
-        column, number, read_time, utc_ms = (
-            self.dialect.column_of,
-            number_reader_of(self.dialect.numbers),
-            self._time,
-            self._utc_ms,
-        )
+        column, number = self.dialect.column_of, number_reader_of(self.dialect.numbers)
+        read_time, utc_ms = self._time, self._utc_ms
         date_at, time_at, flags_at, symbol_at = (
             column["date"],
             column["time"],
@@ -205,6 +197,12 @@ class TickFile(ColumnFile[FileTick]):
                 sampled[0] = max(
                     sampled[0], digits if text[-1].isdecimal() and "e" not in text.lower() else _MOST_DIGITS + 1
                 )
+
+
+def _of_deal(price: float) -> float:
+    if not price:
+        raise InvalidItem("last", "no deal has a price of 0")
+    return price
 
 
 def _volume(volume: float) -> float:

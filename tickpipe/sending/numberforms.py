@@ -120,9 +120,10 @@ def number_in(cell: str, field: str) -> float:
 
 @lru_cache
 def grouped(sign: str, decimal: str) -> re.Pattern[str]:
-    """Matches numbers whose thousands are parted by a sign."""
-    fraction = f"(?:{re.escape(decimal)}[0-9]*)?" if decimal else ""
-    return re.compile(f"[+-]?[1-9][0-9]{{0,2}}(?:{re.escape(sign)}[0-9]{{3}})+{fraction}")
+    """Matches numbers whose thousands are parted by a sign, and as in India the hundreds of thousands: 1,22,004.70."""
+    fraction, mark = f"(?:{re.escape(decimal)}[0-9]*)?" if decimal else "", re.escape(sign)
+    whole = f"[1-9][0-9]{{0,2}}(?:{mark}[0-9]{{3}})+|[1-9][0-9]?(?:{mark}[0-9]{{2}})+{mark}[0-9]{{3}}"
+    return re.compile(f"[+-]?(?:{whole}){fraction}")
 
 
 def without_currency(cell: str, currency: str) -> str:

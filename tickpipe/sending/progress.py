@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from runtime.known_log import KNOWN_LOG_FILE, KnownLog
 from tickpipe.console import Bar, err, iso_utc, moment_of, out
 from tickpipe.sending.columnfile import BadLine
 from tickpipe.sending.dialects import Said
@@ -112,12 +113,14 @@ class BadLines:
 class SavedPlace:
     """How far a file was posted, saved in the data directory so that the same command goes on there.
 
-    The file has to be the same in size and time of change, and posted to the same address in the same way.
+    The file has to be the same in size and time of change, and posted to the same address in the same way. Where the
+    stack of the directory has begun another log since, its items are posted from the first.
     """
 
     def __init__(self, directory: Path, path: Path, target: Target, said: Said) -> None:
         file = on_disk(path).stat()
-        identity = (str(path.resolve()), file.st_size, file.st_mtime_ns, target.address, target.source, repr(said))
+        log = KnownLog(directory / KNOWN_LOG_FILE).name
+        identity = (str(path.resolve()), file.st_size, file.st_mtime_ns, target.address, target.source, repr(said), log)
         name = hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
         self._path = directory / "imports" / f"{name}.json"
         self.items, self.bad_lines = self._load()

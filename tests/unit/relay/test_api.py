@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
+import threading
+from collections import Counter
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -11,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.api import Api
+from relay.counts import Counts, RowCounter
 from relay.forwarder import Forwarder
 from relay.pending import Pending
 from relay.server import Server
@@ -18,6 +22,7 @@ from relay.store import Store
 from runtime.settings import load_settings
 from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import BASE, tick
+from tests.waiting import PATIENCE_SECONDS
 
 
 def call(
@@ -48,6 +53,64 @@ async def call_api(
 @pytest.fixture
 def api(store: Store) -> Api:
     return Api(store, load_settings())
+
+
+def test_what_eas_post_does_not_wait_behind_those_who_look(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look at ten million rows takes half a minute; an EA gives up after five seconds, and sends again."""
+    begun, is_counted = threading.Event(), threading.Event()
+
+    def counts(self: RowCounter, connection: sqlite3.Connection) -> Counts:
+        begun.set()
+        is_counted.wait(PATIENCE_SECONDS)
+        return Counts(0, 0, Counter(), {})
+
+    monkeypatch.setattr(RowCounter, "counts", counts)
+    api = Api(store, load_settings())
+
+    async def post_meanwhile() -> tuple[list[int], list[int]]:
+        # As many as Python's own threads are, which store what is refused.
+        paths = ("/health", "/stats", "/") * 20
+        looks = [asyncio.create_task(look(api, path)) for path in paths]
+        await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
+        body = json.dumps({"ticks": [tick(0), tick(1, symbol="")]}).encode()
+        try:
+            answer = await asyncio.wait_for(call_api(api, body), 5)
+        finally:
+            is_counted.set()
+        return [answer[0]], await asyncio.gather(*looks)
+
+    posted, looked = asyncio.run(post_meanwhile())
+    assert posted == [207]
+    assert set(looked) == {200}
+
+
+async def look(api: Api, path: str) -> int:
+    """The status of a page or of numbers."""
+    statuses: list[int] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        statuses.append(message.get("status", 0))
+
+    scope = {"type": "http", "path": path, "method": "GET", "headers": []}
+    await api(scope, lambda: asyncio.sleep(0, {"type": "http.request"}), send)
+    return statuses[0]
+
+
+async def test_a_look_that_takes_long_ends_with_the_relay(store: Store) -> None:
+    api = Api(store, load_settings())
+    begun = threading.Event()
+
+    def count_for_ever() -> None:
+        begun.set()
+        query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+        store.connection.execute(query).fetchone()
+
+    looking = asyncio.get_running_loop().run_in_executor(api._looks, count_for_ever)
+    await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
+    store.end_reading()
+    await asyncio.wait_for(asyncio.to_thread(api.close), PATIENCE_SECONDS)
+    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+        await looking
 
 
 FIELDS = [

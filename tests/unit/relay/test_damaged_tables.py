@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from relay import database, service
 from relay.api import Api
 from relay.back_channel import Reports, add_reports
+from relay.collector import Collector
 from relay.database import StoreUnavailable, forwarding_alone, storing_alone
 from relay.forwarder import Forwarder
 from relay.item import Facts
@@ -24,10 +25,12 @@ from relay.pending import Pending, count_pending, store_refused
 from relay.server import Server
 from relay.service import _forward
 from relay.store import Store
+from relay.terminal import Terminal
 from runtime.posting import Result
 from runtime.settings import load_settings
 from tests.scripted import ScriptedServer
 from tests.unit.relay.rows import BASE, put, tick
+from tests.unit.relay.scripted_metatrader import ScriptedPackage
 from tests.unit.relay.test_api import call
 from tests.waiting import wait_until
 
@@ -128,6 +131,16 @@ async def test_a_table_that_is_damaged_while_the_relay_runs_is_begun_anew(
         await put(store, tick(_ROWS * _REQUESTS))
         wanted = set(range(_ROWS * _REQUESTS + 1))
         await asyncio.to_thread(wait_until, lambda: _times(server) == wanted, what="every tick")
+
+
+async def test_a_collector_begins_anew_where_its_memory_is_damaged(file: Path) -> None:
+    with Store(file) as store:
+        Collector(store, Terminal(ScriptedPackage(BASE)))
+    _damage(file, _pages(file, "collected")[0])
+    with capture_logs() as logs, Store(file) as store:
+        Collector(store, Terminal(ScriptedPackage(BASE)))
+        assert store.connection.execute("SELECT count(*) FROM collected").fetchone() == (0,)
+    assert [line["action"] for line in logs] == ["store_mended"]
 
 
 async def test_a_relay_whose_newest_rows_are_damaged_starts_and_forwards_the_others(

@@ -291,3 +291,13 @@ def test_the_exporter_takes_the_parameters_of_an_older_one() -> None:
     declared = text[text.index("param(") : text.index("\n)\n")]
     assert {"Api", "Token", "PageSize", "Batch", "All", "SinceLastHour"} <= set(re.findall(r"\$(\w+)", declared))
     assert "Mandatory" not in declared
+
+
+def test_no_file_that_a_script_reads_or_writes_keeps_the_relay_from_being_installed_again() -> None:
+    """`install.ps1` takes a data folder of Tickpipe's own files alone."""
+    (known,) = re.findall(r"\$known = '(.+)'", TEXTS[SHARED])
+    files = {name for text in TEXTS.values() for name in re.findall(r"Join-Path \$(?:TickpipeData|Data) '(.+?)'", text)}
+    assert {"ea.db", "key.txt", "server-url.txt", "relay.log"} <= files
+    besides = {"ea.db-wal", "ea.db-shm", "ea.db-storing", "ea.db-forwarding", "relay.log.1", "ea.db-copy"}
+    assert [name for name in sorted(files | besides) if not re.search(known, name)] == []
+    assert not re.search(known, "holiday.jpg")

@@ -376,3 +376,15 @@ def test_expected_errors_have_a_code(error: Exception, code: int) -> None:
 
 def test_unforeseen_errors_keep_their_traceback() -> None:
     assert explain(KeyError("x")) is None
+
+
+def test_letters_that_the_output_cannot_have_are_written_out(tmp_path: Path) -> None:
+    """Latin-1 is what a pipe has on Windows, and a terminal in an older locale."""
+    file = tmp_path / "cotação ж.csv"
+    file.write_text("time_msc,bid,ask\n1549238400000,1.1,1.2\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tickpipe", "import", "--dry-run", "--symbol", "EURUSD", str(file)],
+        capture_output=True, check=False, env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode("latin-1")
+    assert "cotação \\u0436.csv" in "".join(done.stdout.decode("latin-1").split("\n"))

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
@@ -17,6 +17,7 @@ from pyarrow.fs import LocalFileSystem
 from pyarrow.parquet import read_table
 from typer.testing import CliRunner, Result
 
+import tickpipe.sql
 from archive.writer import Writer
 from marketdata.coverage import Coverage
 from marketdata.offsets import normalized, position
@@ -55,15 +56,32 @@ def shown(archive: Archive | None, tail: Log) -> tuple[Counter[Any], Counter[Any
     return Counter(found[0]), Counter(found[1])
 
 
+#: What the page says gives the candles.
+DOCUMENTED = next(
+    block
+    for block in (Path(__file__).parents[3] / "docs" / "archive.md").read_text(encoding="utf-8").split("```sql\n")
+    if "time_bucket" in block
+).partition("```")[0]
+
+
 def counted(log: Log) -> Counter[Any]:
     """The ticks that the candles of the log count."""
+    return Counter((p.source, p.symbol, *row) for p, fold in folds_of(log).items() for row in fold.rows())
+
+
+def counted_in_order(log: Log, series: tuple[str, str]) -> list[Any]:
+    """Those of a source and symbol, as `tickpipe ticks` gives them."""
+    minutes = sorted((p.ts, fold) for p, fold in folds_of(log).items() if (p.source, p.symbol) == series)
+    return [row for _, fold in minutes for row in fold.rows()]
+
+
+def folds_of(log: Log) -> dict[Proof, TickFold]:
     placed = [(position(0, offset), frame) for offset, frame in log]
     coverage = Coverage(M1.base_width_ms)
     coverage.feed(placed)
     refold = Refold([Proof(*key, bridged(ranges)) for key, ranges in coverage.rest().items()], TickFold)
     refold.feed(placed)
-    folds = refold.results()
-    return Counter((p.source, p.symbol, *row) for p, fold in folds.items() for row in fold.rows())  # type: ignore[attr-defined]
+    return cast("dict[Proof, TickFold]", refold.results())
 
 
 def recorded(log: Log) -> Counter[Any]:
@@ -252,32 +270,46 @@ def test_values_that_a_form_has_not_are_written_all_the_same(tmp_path: Path) -> 
     assert "null_value" in run("select null as null_value, time::varchar from ticks limit 1").stdout
 
 
-def test_a_file_that_goes_while_it_is_read_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_file_that_goes_while_it_is_read_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool
+) -> None:
     monkeypatch.setenv("TICKPIPE_DATA_DIR", str(tmp_path))
-    # More than DuckDB reads ahead.
-    log = frames(60, per_frame=3_000)
     archive = Archive(tmp_path / "archive")
-    archive.write(log[:30])
+    archive.write(frames(60, per_frame=1_000))
+    connect = tickpipe.sql._connect
+
+    def reading_nothing_ahead(text: str) -> duckdb.DuckDBPyConnection:
+        connection = connect(text)
+        connection.execute("SET threads = 1")
+        connection.execute("SET streaming_buffer_size = '1KB'")
+        return connection
+
+    monkeypatch.setattr("tickpipe.sql._connect", reading_nothing_ahead)
     merged: list[int] = []
     read = Answer._read
 
     def merging(self: Answer, reader: Any) -> Iterator[pa.RecordBatch]:
         # It has looked for its files, and has not opened all of them.
-        if len(merged) % 2 == 0:
-            archive.write(log[30:])
-            writer = Writer(archive.catalogue)
-            writer.resume(0)
-            merged.append(writer.merge(0, "2019-02-05", at_least=2))
-        else:
-            merged.append(0)
-        return read(self, reader)
+        batches = read(self, reader)
+        yield next(batches)
+        writer = Writer(archive.catalogue)
+        writer.resume(0)
+        merged.append(writer.merge(0, "2019-02-05", at_least=2))
+        yield from batches
 
     monkeypatch.setattr(Answer, "_read", merging)
     answer = tmp_path / "answer.csv"
-    query = "select time, bid from ticks_raw"
-    run(query, "--format", "csv", "--output", str(answer))
-    assert answer.read_text().count("\n") == 1 + 60 * 3_000
-    assert merged == [19, 0]
+    if is_file:
+        run("select * from ticks_raw", "--format", "csv", "--output", str(answer))
+        assert answer.read_text().count("\n") == 1 + 60 * 1_000
+        assert merged == [19, 0]
+    else:
+        # What is on standard output cannot be taken back.
+        cut = run("select * from ticks_raw", "--format", "csv", code=1)
+        assert "ask again, or add --output FILE" in cut.stderr
+        assert 1 < cut.stdout.count("\n") < 60 * 1_000
+        assert merged == [19]
 
 
 @pytest.mark.usefixtures("archived")

@@ -1,5 +1,7 @@
 """What is written is what is read, and where a request of ticks may be cut."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from marketdata.contract.bar import PostedBar, read_bar
 from marketdata.contract.tick import POINTS, middle_change, posted_tick, read_tick
 from marketdata.contract.times import Clock, Instant, offset_zone
+from marketdata.errors import InvalidItem
 from marketdata.tick import Tick
 
 PRICES = st.floats(-1e6, 1e6, allow_nan=False)
@@ -56,3 +59,20 @@ def test_a_posted_bar_is_read_as_it_was() -> None:
 )
 def test_a_request_is_cut_between_two_times(times: list[int], cut: int) -> None:
     assert middle_change(times) == cut
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (
+            {"source": "S", "data": [{"symbol": "EURUSD"}]},
+            "missing; items are looked for in `ticks` or `items`, not in 'data'",
+        ),
+        ({"data": []}, "missing"),
+        ({"data": [1.1, 1.2]}, "missing"),
+    ],
+)
+def test_items_under_another_name_are_told_theirs(item: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidItem) as refused:
+        read_tick(item)
+    assert (refused.value.field, refused.value.message) == ("symbol", said)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from marketdata.errors import StackError
@@ -141,6 +142,40 @@ async def test_stopped_service_is_started_on_demand(tmp_path: Path) -> None:
 
         assert pid_of_the_stopped is None
         assert (service.state, service.restarts) == ("running", 0)
+
+
+async def test_what_is_started_while_it_stops_runs_once(tmp_path: Path) -> None:
+    """As when Ctrl-C ends a replay that is stopping the workers: it starts them again at once."""
+    pids = tmp_path / "pids"
+    ends_slowly = (
+        f"import os, signal, sys, time; open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n'); "
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.7), sys.exit(0))); time.sleep(60)"
+    )
+    events: list[StackEvent] = []
+
+    def started() -> list[int]:
+        return list(map(int, pids.read_text().split())) if pids.exists() else []
+
+    async with _supervised(_spec(tmp_path, "a", ends_slowly), events=events) as supervisor:
+        (service,) = supervisor.services
+        await _until(lambda: len(started()) == 1 and service.state == "running")
+
+        stopping = asyncio.create_task(supervisor.stop("a"))
+        await asyncio.sleep(0.1)
+        starting = asyncio.create_task(supervisor.start("a"))
+        await asyncio.sleep(0.1)
+        assert not starting.done()
+        await asyncio.gather(stopping, starting)
+        await _until(lambda: len(started()) == 2)
+
+        first, second = started()
+        assert (service.pid, service.state, service.restarts) == (second, "running", 0)
+        assert not psutil.pid_exists(first)
+        # Two who stop it at once are both told when it has ended.
+        await asyncio.gather(supervisor.stop("a"), supervisor.stop("a"))
+        assert not psutil.pid_exists(second)
+    said = [event.state for event in events]
+    assert said == ["starting", "starting", "running", "stopped"] * 2
 
 
 async def test_a_probe_that_raises_once_does_not_leave_the_service_alone(tmp_path: Path) -> None:

@@ -267,6 +267,27 @@ def test_an_interrupted_import_goes_on_where_it_ended(
     assert len([item for item in producer.taken if "bid" in item]) == 24_000
 
 
+def test_an_interrupted_import_begins_again_when_the_stack_has_another_log(
+    folder: Path, producer: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `tickpipe topics create --recreate`: what was posted before is in no log."""
+    data = folder / "data"
+    data.mkdir()
+    monkeypatch.setenv("TICKPIPE_DATA_DIR", str(data))
+    (data / "known-log").write_text("cluster/ticks/one")
+    (folder / TICKS).write_text("time_msc,bid,ask\n" + "".join(f"{number},1.1,1.2\n" for number in range(6_000)))
+    producer.answers = [Answer(200), Answer(404, {"error": "gone"})]
+    run(TICKS, "--patience", "0", producer=producer)
+    posted = len(producer.taken)
+    (data / "known-log").write_text("cluster/ticks/another")
+
+    resumed = run(TICKS, producer=producer)
+
+    assert (posted, resumed.exit_code) == (5_000, 0)
+    assert "continues after" not in resumed.stdout
+    assert [item["ts_msc"] for item in producer.taken[posted:]] == list(range(6_000))
+
+
 def test_an_import_reads_ahead_of_a_slow_server(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, producer: ScriptedServer
 ) -> None:

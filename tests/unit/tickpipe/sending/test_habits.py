@@ -88,6 +88,9 @@ BARS = {
                            '2024-03-25,13:0{n},"38,712.5","38,720.0","38,700.5","38,715.0","1,200"\n'),
     "American thousands without decimals": ("Date,Time,Open,High,Low,Close,Volume\n",
                                             '2024-03-25,13:0{n},"38,712.50","38,720","38,700.50","38,715","1,200"\n'),
+    "Indian thousands, beside what has few": ("Date,Time,Open,High,Low,Close,Volume,Value\n",
+                                              '2024-03-25,13:0{n},"38,712.5","38,720.0","38,700.5","38,715.0","1,200",'
+                                              '"4,64,55,000.5"\n'),
     "German thousands": ("Date;Time;Open;High;Low;Close;Volume\n",
                          "2024-03-25;13:0{n};38.712,5;38.720,0;38.700,5;38.715,0;1.200\n"),
     "French thousands": ("Date;Time;Open;High;Low;Close;Volume\n",
@@ -122,6 +125,11 @@ NAMES = {
     "EURUSD M1.csv": ("EURUSD", "M1"),
     "FX_EURUSD, 60.csv": ("EURUSD", "H1"),
     "OANDA_XAUUSD, 1D.csv": ("XAUUSD", "D1"),
+    "EURUSD_M1_202403251300_202403251303 (1).csv": ("EURUSD", "M1"),
+    "EURUSD.r_202403251300_202403251303 - Copy (2).csv": ("EURUSD.r", None),
+    "XAUUSD_H1 - Cópia.csv.gz": ("XAUUSD", "H1"),
+    "Volatility 75 (1s) Index_M1_202403251300_202403251303.csv": ("Volatility 75 (1s) Index", "M1"),
+    "EURUSD - GBPUSD.csv": (None, None),
     # The symbol of a broker may have a suffix, and a name of two pairs is of neither.
     "EURUSD.m.csv": (None, None),
     "EURUSD_GBPUSD.csv": (None, None),
@@ -343,6 +351,34 @@ def test_what_is_called_milliseconds_goes_by_its_digits(tmp_path: Path, times: s
     with TickFile(write(tmp_path, "time_msc,bid,ask\n" + "".join(f"{time},1.1,1.2\n" for time in times.split())),
                   Said(symbol="S")) as ticks:  # fmt: skip
         assert [tick.time_msc for tick in ticks] == [MINUTE + second * 1_000 for second in (9, 10, 11)]
+
+
+def test_the_hundreds_of_thousands_may_be_parted_as_in_india(tmp_path: Path) -> None:
+    lines = "".join(
+        f'2{n}-Mar-2024,"1,22,004.70","1,22,073.20","1,21,947.55","1,22,004.70","1,23,45,678"\n' for n in range(5, 8)
+    )
+    bars, reasons = bars_of(
+        write(tmp_path, f"Date,Open,High,Low,Close,Volume\n{lines}"), Said(symbol="S", timeframe="D1")
+    )
+    assert reasons == []
+    assert bars[0][:6] == (DAY, 122_004.7, 122_073.2, 121_947.55, 122_004.7, 12_345_678)
+
+
+def test_a_deal_without_a_price_costs_its_line(tmp_path: Path) -> None:
+    prices = ["1.5", "0", "0.00", "1.6", *["1.7"] * 600, "0"]
+    lines = "".join(f"{TIME + n},{price},5\n" for n, price in enumerate(prices))
+    with TickFile(write(tmp_path, f"time_msc,last,volume\n{lines}"), Said(symbol="S")) as ticks:
+        assert [tick.last for tick in ticks] == [1.5, 1.6, *[1.7] * 600]
+    assert [reason.partition(": ")[2] for reason in ticks.reasons] == [
+        f"line {line}: last: no deal has a price of 0" for line in (3, 4, 606)
+    ]
+
+
+def test_quotes_under_names_that_tell_no_side_are_not_lost_beside_a_last_price_of_0(tmp_path: Path) -> None:
+    lines = "".join(f"25/03/2024\t13:07:0{n}\t1,1\t1,2\t0\t0\n" for n in range(4))
+    path = write(tmp_path, f"Data\tHora\tCompra\tVenda\tÚltimo\tVolume\n{lines}")
+    with pytest.raises(UnknownForm, match="--columns"), TickFile(path, Said(symbol="S")):
+        pass
 
 
 @pytest.mark.parametrize("name", ["Газпром", "ВТБ"])
