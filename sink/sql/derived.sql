@@ -103,7 +103,8 @@ CROSS JOIN LATERAL (
     SELECT o.symbol, o.source, o.ts
     FROM market_data AS o
     WHERE o.symbol = k.symbol AND o.source = k.source AND o.timeframe = 'M1'
-        AND o.ts >= k.ts AND o.ts < CASE k.timeframe WHEN 'H1' THEN k.ts + interval '1 hour' ELSE bar_end(k.ts, '1 day', s) END
+        AND o.ts >= k.ts
+        AND o.ts < CASE k.timeframe WHEN 'H1' THEN k.ts + interval '1 hour' ELSE bar_end(k.ts, '1 day', s) END
     LIMIT 1
 ) AS m
 ORDER BY 1, 2, 3
