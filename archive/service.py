@@ -221,12 +221,13 @@ class _Flow:
         """Begin where the archive ends.
 
         Raises:
-            ArchiveBehind: when it ends before where it did, and Kafka no longer has what it lacks.
+            ArchiveBehind: when it ends before where it did, and Kafka no longer has what it lacks, or soon may not.
         """
         for partition in await reader.partitions(self._settings.ticks_topic):
             await self.begin_again(partition)
             begin, _ = await reader.ends(self._settings.ticks_topic, partition)
-            if begin > self._next[partition]:
+            # What Kafka holds whole and nobody deletes may go into another archive.
+            if begin > self._next[partition] or self._settings.ticks_local_retention_days:
                 await self._require_whole(partition)
 
     async def begin_again(self, partition: int) -> None:
@@ -296,8 +297,8 @@ class _Flow:
         if (known := committed.get(partition, 0)) > archived:
             raise ArchiveBehind(
                 f"{self.catalogue.files.full(self.catalogue.folder)} ends at offset {archived} of partition "
-                f"{partition}; records up to {known} were archived, and Kafka no longer holds them. Is the volume "
-                "mounted, is TICKPIPE_ARCHIVE what it was, or was an older copy put back? Nothing is archived or "
+                f"{partition}; records up to {known} were archived. Is the volume mounted, is "
+                " TICKPIPE_ARCHIVE what it was, or was an older copy put back? Nothing is archived or "
                 "deleted until it is whole again; `tickpipe archive forget` goes on without them"
             )
 
