@@ -14,7 +14,15 @@ from prometheus_client import CollectorRegistry
 from archive.metrics import Metrics
 from archive.retention import LocalRetention
 from archive.writer import Writer
-from marketdata.errors import ArchiveBehind, ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
+from marketdata.errors import (
+    ArchiveBehind,
+    ArchiveDamaged,
+    ArchiveFenced,
+    LogShortened,
+    LogTruncated,
+    NotAuthorized,
+    TickpipeError,
+)
 from marketdata.pieces import in_pieces
 from marketdata.tick import DAY_MS
 from marketdata.wire import numbered_frames
@@ -293,12 +301,15 @@ class _Flow:
             ArchiveBehind: when it ends before what the group of the archiver has committed.
         """
         archived = self.writer.archived(partition)
-        committed = await group_offsets(self._settings, self._settings.archive_group, self._settings.ticks_topic)
+        try:
+            committed = await group_offsets(self._settings, self._settings.archive_group, self._settings.ticks_topic)
+        except NotAuthorized:
+            return  # said at the start; without this right nothing was committed either
         if (known := committed.get(partition, 0)) > archived:
             raise ArchiveBehind(
                 f"{self.catalogue.files.full(self.catalogue.folder)} ends at offset {archived} of partition "
                 f"{partition}; records up to {known} were archived. Is the volume mounted, is "
-                " TICKPIPE_ARCHIVE what it was, or was an older copy put back? Nothing is archived or "
+                "TICKPIPE_ARCHIVE what it was, or was an older copy put back? Nothing is archived or "
                 "deleted until it is whole again; `tickpipe archive forget` goes on without them"
             )
 
