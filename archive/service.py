@@ -14,7 +14,15 @@ from prometheus_client import CollectorRegistry
 from archive.metrics import Metrics
 from archive.retention import LocalRetention
 from archive.writer import Writer
-from marketdata.errors import ArchiveBehind, ArchiveDamaged, ArchiveFenced, LogShortened, LogTruncated, TickpipeError
+from marketdata.errors import (
+    ArchiveBehind,
+    ArchiveDamaged,
+    ArchiveFenced,
+    LogShortened,
+    LogTruncated,
+    NotAuthorized,
+    TickpipeError,
+)
 from marketdata.pieces import in_pieces
 from marketdata.tick import DAY_MS
 from marketdata.wire import numbered_frames
@@ -221,12 +229,13 @@ class _Flow:
         """Begin where the archive ends.
 
         Raises:
-            ArchiveBehind: when it ends before where it did, and Kafka no longer has what it lacks.
+            ArchiveBehind: when it ends before where it did, and Kafka no longer has what it lacks, or soon may not.
         """
         for partition in await reader.partitions(self._settings.ticks_topic):
             await self.begin_again(partition)
             begin, _ = await reader.ends(self._settings.ticks_topic, partition)
-            if begin > self._next[partition]:
+            # What Kafka holds whole and nobody deletes may go into another archive.
+            if begin > self._next[partition] or self._settings.ticks_local_retention_days:
                 await self._require_whole(partition)
 
     async def begin_again(self, partition: int) -> None:
@@ -292,12 +301,15 @@ class _Flow:
             ArchiveBehind: when it ends before what the group of the archiver has committed.
         """
         archived = self.writer.archived(partition)
-        committed = await group_offsets(self._settings, self._settings.archive_group, self._settings.ticks_topic)
+        try:
+            committed = await group_offsets(self._settings, self._settings.archive_group, self._settings.ticks_topic)
+        except NotAuthorized:
+            return  # said at the start; without this right nothing was committed either
         if (known := committed.get(partition, 0)) > archived:
             raise ArchiveBehind(
                 f"{self.catalogue.files.full(self.catalogue.folder)} ends at offset {archived} of partition "
-                f"{partition}; records up to {known} were archived, and Kafka no longer holds them. Is the volume "
-                "mounted, is TICKPIPE_ARCHIVE what it was, or was an older copy put back? Nothing is archived or "
+                f"{partition}; records up to {known} were archived. Is the volume mounted, is "
+                "TICKPIPE_ARCHIVE what it was, or was an older copy put back? Nothing is archived or "
                 "deleted until it is whole again; `tickpipe archive forget` goes on without them"
             )
 

@@ -89,6 +89,8 @@ class Writer:
         """
         held = self._held[partition]
         progress = self._unfenced(partition)
+        if not progress.next:
+            self._require_others()
         rows, parts = held.rows.in_order()
         by_day: dict[int, list[SeriesDay]] = {}
         for part in parts:
@@ -181,6 +183,12 @@ class Writer:
                 f"another archiver writes to {self._catalogue.files.full(self._catalogue.folder)}; stop one of them"
             )
         return progress
+
+    def _require_others(self) -> None:
+        # A partition of which nothing is archived yet cannot tell whether the archive is gone; another one can.
+        known = next((partition for partition, reached in self._next.items() if reached), None)
+        if known is not None:
+            self._unfenced(known)
 
     def _path_of(self, manifest: Manifest, files: list[ArchivedFile]) -> str:
         span = (files[0].first, files[-1].last)

@@ -139,7 +139,12 @@ def _of_archive(settings: Settings) -> list[Right]:
     loss = "archived ticks are not deleted from Kafka"
     rights = [
         Right(Operation.READ, Kind.TOPIC, settings.ticks_topic),
-        Right(Operation.READ, Kind.GROUP, settings.archive_group, "its lag does not show in Kafka"),
+        Right(
+            Operation.READ,
+            Kind.GROUP,
+            settings.archive_group,
+            "its lag does not show in Kafka, nor that an archive is gone",
+        ),
     ]
     if settings.ticks_local_retention_days:
         rights += [

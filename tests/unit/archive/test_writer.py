@@ -18,7 +18,7 @@ from archive.metrics import Metrics
 from archive.service import _Flow, merged_files
 from archive.writer import Writer
 from marketdata.candle import Candle
-from marketdata.errors import ArchiveDamaged, ArchiveFenced, ArchiveUnavailable
+from marketdata.errors import ArchiveBehind, ArchiveDamaged, ArchiveFenced, ArchiveUnavailable
 from marketdata.offsets import normalized, position
 from marketdata.refold import Proof, Refold
 from marketdata.tick import DAY_MS, Frame, Tick, content
@@ -354,6 +354,21 @@ def test_late_ticks_of_an_old_day_are_one_more_file(archive: Archive) -> None:
     after = {file.path for file in archive.catalogue.manifest("2019-02-05", 0).files}
     assert before < after
     assert len(after - before) == 1
+
+
+def test_a_partition_that_is_new_does_not_begin_another_archive(archive: Archive) -> None:
+    """As when the volume is unmounted before the first ticks of a new partition are written."""
+    writer, folder = Writer(archive.catalogue), Path(archive.files.full(""))
+    for partition in (0, 1):
+        assert writer.resume(partition) == 0
+    writer.add(0, 0, 3, frames(4))
+    writer.flush(0)
+    moved = folder.rename(folder.with_name("moved"))
+    writer.add(1, 0, 3, frames(4))
+    with pytest.raises(ArchiveBehind, match="unmounted"):
+        writer.flush(1)
+    moved.rename(folder)
+    assert writer.flush(1).next == 4
 
 
 def test_a_second_archiver_is_fenced(archive: Archive) -> None:
