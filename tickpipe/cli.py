@@ -80,7 +80,7 @@ app.add_typer(relay.app, name="relay")
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command that is named."""
     collect_rarely()
     show_what_cannot_be_written()
     app()

@@ -74,6 +74,25 @@ def test_help_loads_no_heavy_library() -> None:
     assert said.stdout == "[]\n"
 
 
+def test_ctrl_c_while_it_loads_leaves_no_traceback() -> None:
+    code = """if True:
+        import signal, sys
+        from tickpipe.__main__ import main
+
+        class Interrupting:
+            def find_spec(self, name, path, target=None):
+                if name == "tickpipe.cli":
+                    signal.raise_signal(signal.SIGINT)
+
+        sys.meta_path.insert(0, Interrupting())
+        main()
+    """
+
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (said.returncode, said.stdout, said.stderr) == (130, "", "")
+
+
 @pytest.mark.parametrize(
     "command",
     [
