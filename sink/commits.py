@@ -56,6 +56,14 @@ class Commits:
         if self.pending and not (offsets and time.monotonic() - self._began_at < _COMMIT_SECONDS):
             self._task = asyncio.create_task(self._commit(consumer))
 
+    async def settle(self) -> None:
+        """Return when Kafka has answered the commit that is under way.
+
+        Before reading begins again after a rebalance: an answer from before would be taken for one to what is read and
+        stored again, and that never be committed.
+        """
+        await self._end()
+
     async def finish(self, consumer: AIOKafkaConsumer) -> None:
         """Return when everything is committed, or Kafka does not confirm it."""
         if await self._end():

@@ -272,8 +272,11 @@ class Positions:
         """The assigned partitions whose beginning is not known yet; records fetched from them are not to be used."""
         return set(consumer.assignment()) - self._next.keys()
 
-    async def begin(self, consumer: AIOKafkaConsumer, database: Database) -> None:
+    async def begin(self, consumer: AIOKafkaConsumer, database: Database) -> dict[TopicPartition, int]:
         """Seek to the progress of each partition whose beginning is not known yet.
+
+        Returns where those begin of which Kafka knows less than the database has: no record may come that would be
+        committed, and to whoever asks Kafka they would lag.
 
         Raises:
             psycopg.OperationalError, KafkaUnavailable: when the service is told to stop while one of them is away.
@@ -283,15 +286,16 @@ class Positions:
             with attempt:
                 # Kafka would never answer for a partition that was reassigned meanwhile.
                 if assignments != self._assignments:
-                    return
+                    return {}
                 bounds = await self._bounds(consumer, starting)
         starts = await database.run_patiently(partial(find_starts, bounds=bounds))
         if assignments != self._assignments:
-            return
+            return {}
         for tp, start in starts.items():
             consumer.seek(tp, start.offset)
             self._next[tp], self._logs[tp] = start.offset, bounds[tp].log
             self._count_unseen(tp, start.unseen)
+        return {tp: start.offset for tp, start in starts.items() if start.offset > (bounds[tp].committed or 0)}
 
     async def _bounds(
         self, consumer: AIOKafkaConsumer, tps: Collection[TopicPartition]

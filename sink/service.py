@@ -257,7 +257,8 @@ class Sink:
                 if self._positions.unknown(consumer):
                     await self._finish(storing)
                     storing = None
-                    await self._positions.begin(consumer, live)
+                    await self._commits.settle()
+                    await self._commits.stored(consumer, await self._positions.begin(consumer, live))
                 batch, offsets = await self._next_batch(consumer, store)
                 if not await self._finish(storing):
                     storing = None

@@ -2,25 +2,28 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError
 from prometheus_client import CollectorRegistry
 
 from marketdata.errors import MissedRecords
 from marketdata.runs import Record
 from marketdata.wire import candle_key, encode
+from runtime.aiokafka_internals import rejoin_group
 from runtime.kafka import log_ends, new_consumer, new_producer
 from runtime.settings import Settings
+from sink.commits import Revocations
 from sink.db.connection import Connection, Database
 from sink.metrics import Metrics
 from sink.progress import Positions, advance
 from sink.service import Sink
-from tests.integration.sink.flow import Flow, value
+from tests.integration.sink.flow import Flow, RunningSink, value
 from tests.kafka_log import group_lag
 from tests.unit.sink.candles import MINUTE, candle
 from tests.waiting import PATIENCE_SECONDS, eventually
@@ -126,8 +129,86 @@ async def test_after_a_rebalance_reading_begins_at_the_smaller_of_progress_and_c
             assert await consumer.position(tp) == expected
 
 
+@pytest.fixture
+def committed(settings: Settings) -> Callable[[], Awaitable[bool]]:
+    """Whether the sinks have committed all candles."""
+
+    async def ask() -> bool:
+        return await group_lag(settings, settings.sink_group, settings.candles_topic) == 0
+
+    return ask
+
+
+async def test_an_idle_sink_commits_what_another_has_stored(
+    settings: Settings,
+    flow: Flow,
+    connection: Connection,
+    committed: Callable[[], Awaitable[bool]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kafka forgets the offsets of a group that was away for a week, and no tick may come to commit another."""
+
+    async def refuse(*_: object) -> None:
+        raise CommitFailedError
+
+    async def stored() -> bool:
+        return bool(await value(connection, "SELECT count(*) FROM market_data") == 4)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AIOKafkaConsumer, "commit", refuse)
+        async with RunningSink(settings):
+            await flow.send_candles(candle(ts=MINUTE + i * 60_000, log=flow.own_log) for i in range(4))
+            await eventually(stored)
+
+    async with RunningSink(settings):
+        await eventually(committed, within_seconds=30)
+
+
+async def test_a_commit_that_a_rebalance_overtakes_leaves_none_out(
+    settings: Settings, flow: Flow, committed: Callable[[], Awaitable[bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer came when the same records had been read and stored again, and was taken for theirs."""
+    # Arrange: a commit that is under way while its consumer joins the group again
+    commit, assigned = AIOKafkaConsumer.commit, Revocations.on_partitions_assigned
+    overtaken, joined = asyncio.Event(), asyncio.Event()
+
+    async def overtaking(consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+        if overtaken.is_set() or offsets.get(TopicPartition(settings.candles_topic, 0)) != 4:
+            await commit(consumer, offsets)
+            return
+        overtaken.set()
+        await rejoin_group(consumer)
+        await asyncio.wait_for(joined.wait(), PATIENCE_SECONDS)
+        await asyncio.sleep(2)
+        raise CommitFailedError
+
+    def noted(listener: Revocations, partitions: set[TopicPartition]) -> None:
+        assigned(listener, partitions)
+        if overtaken.is_set():
+            joined.set()
+
+    monkeypatch.setattr(AIOKafkaConsumer, "commit", overtaking)
+    monkeypatch.setattr(Revocations, "on_partitions_assigned", noted)
+    candles = [candle(ts=MINUTE + i * 60_000, log=flow.own_log) for i in range(4)]
+
+    async with RunningSink(settings):
+        await flow.send_candles(candles[:1])
+        await eventually(committed)
+
+        # Act
+        await flow.send_candles(candles[1:])
+        await asyncio.wait_for(joined.wait(), PATIENCE_SECONDS)
+
+        # Assert
+        await eventually(committed, within_seconds=30)
+
+
 async def test_a_sink_that_skipped_records_ends_before_it_commits_over_them(
-    settings: Settings, connection: Connection, flow: Flow, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    connection: Connection,
+    flow: Flow,
+    committed: Callable[[], Awaitable[bool]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Arrange: a sink that has stored and committed one candle
     candles = [candle(ts=MINUTE + i * 60_000, log=flow.own_log) for i in range(4)]
@@ -138,9 +219,6 @@ async def test_a_sink_that_skipped_records_ends_before_it_commits_over_them(
         return made[-1]
 
     monkeypatch.setattr("sink.service.new_consumer", remembered)
-
-    async def committed() -> bool:
-        return await group_lag(settings, settings.sink_group, settings.candles_topic) == 0
 
     running = asyncio.create_task(Sink(settings).run())
     await flow.send_candles(candles[:1])
