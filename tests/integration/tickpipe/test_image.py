@@ -52,6 +52,7 @@ RUNS: dict[str, tuple[str, int]] = {
     "archive status": ("", 0),
     "archive check": ("", 0),
     "archive compact": ("", 0),
+    "archive forget": ("--yes", 0),
     # No archiver has run.
     "archive restore": ("--to ticks --partition 0 --first 0", 1),
     "proof export": ("{folder}/proof -s EURUSD --from 2019-02-04", 0),
