@@ -47,7 +47,7 @@ GOALS = (
     Goal("fold, frames of 200, against the same on single ticks", "peers", _FRAMES, _KAFKA_STREAMS, 12, _FOLD),
     Goal("fold, 10,000 symbols, against tuned Kafka Streams", "peers-10000-symbols", "Tickpipe", _KAFKA_STREAMS, 1),
     Goal("replay end to end against the fold, single ticks", "replay-frames-of-1", "replay end to end", "fold", 0.8),
-    Goal("… frames of 200", "replay-frames-of-200", "replay end to end", "fold", 0.8),
+    Goal("… frames of 200", "replay-frames-of-200", "replay end to end", "fold", 0.8, "see [below](#replay)"),
     Goal("refold against the fold, single ticks", "refold-frames-of-1", "refold", "fold", 0.8, _FOLD),
     Goal("… frames of 200", "refold-frames-of-200", "refold", "fold", 0.8, _FOLD),
     Goal(
