@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from operator import attrgetter
 from typing import Final
@@ -231,12 +231,15 @@ class _Flow:
         Raises:
             ArchiveBehind: when it ends before where it did, and Kafka no longer has what it lacks, or soon may not.
         """
+        doubtful: list[int] = []
         for partition in await reader.partitions(self._settings.ticks_topic):
             await self.begin_again(partition)
             begin, _ = await reader.ends(self._settings.ticks_topic, partition)
             # What Kafka holds whole and nobody deletes may go into another archive.
             if begin > self._next[partition] or self._settings.ticks_local_retention_days:
-                await self._require_whole(partition)
+                doubtful.append(partition)
+        if doubtful:
+            await self._require_whole(doubtful)
 
     async def begin_again(self, partition: int) -> None:
         """Read the partition again from where the archive ends."""
@@ -282,7 +285,7 @@ class _Flow:
         if begin <= self._next[partition]:
             return
         await self.flush(0.0)
-        await self._require_whole(partition)
+        await self._require_whole([partition])
         first = self._next[partition]
         if first:
             self._metrics.lost.inc(begin - first)
@@ -292,7 +295,7 @@ class _Flow:
             )  # fmt: skip
         self._next[partition] = begin
 
-    async def _require_whole(self, partition: int) -> None:
+    async def _require_whole(self, partitions: Iterable[int]) -> None:
         """Check that the archive ends where it did, before it goes on behind a gap.
 
         Otherwise what is archived from here on and deleted from Kafka would not be in the archive that comes back.
@@ -300,18 +303,19 @@ class _Flow:
         Raises:
             ArchiveBehind: when it ends before what the group of the archiver has committed.
         """
-        archived = self.writer.archived(partition)
         try:
             committed = await group_offsets(self._settings, self._settings.archive_group, self._settings.ticks_topic)
         except NotAuthorized:
             return  # said at the start; without this right nothing was committed either
-        if (known := committed.get(partition, 0)) > archived:
-            raise ArchiveBehind(
-                f"{self.catalogue.files.full(self.catalogue.folder)} ends at offset {archived} of partition "
-                f"{partition}; records up to {known} were archived. Is the volume mounted, is "
-                "TICKPIPE_ARCHIVE what it was, or was an older copy put back? Nothing is archived or "
-                "deleted until it is whole again; `tickpipe archive forget` goes on without them"
-            )
+        for partition in partitions:
+            archived = self.writer.archived(partition)
+            if (known := committed.get(partition, 0)) > archived:
+                raise ArchiveBehind(
+                    f"{self.catalogue.files.full(self.catalogue.folder)} ends at offset {archived} of partition "
+                    f"{partition}; records up to {known} were archived. Is the volume mounted, is "
+                    "TICKPIPE_ARCHIVE what it was, or was an older copy put back? Nothing is archived or "
+                    "deleted until it is whole again; `tickpipe archive forget` goes on without them"
+                )
 
     async def flush(self, max_age_seconds: float) -> list[Progress]:
         """Write what is held for so long, or everything when it is too much; how far each partition is archived."""

@@ -68,10 +68,17 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
     return Response(encode(content), status, headers, "application/json")
 
 
-def cacheable(request: Request, content: bytes, media_type: str, *, etag: str | None = None) -> Response:
-    """The content, or 304 when the client has it; `etag` spares hashing what never changes."""
+def cacheable(
+    request: Request, content: bytes, media_type: str, *, etag: str | None = None, following: str | None = None
+) -> Response:
+    """The content, or 304 when the client has it; `etag` spares hashing what never changes.
+
+    `following` is the URL of the next page, if there is one.
+    """
     etag = etag or etag_of(content)
     headers = {"ETag": etag, "Cache-Control": "no-cache"}
+    if following:
+        headers["Link"] = f'<{following}>; rel="next"'
     if has_current(request.headers, etag):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=media_type, headers=headers)

@@ -261,10 +261,7 @@ def _add_compared(app: FastAPI, parts: "Parts") -> None:
             "symbol": symbol, "source": found, "timeframe": asked.timeframe,
             "bars": [bar._asdict() for bar in bars], "next": following,
         })  # fmt: skip
-        response = cacheable(request, content, MEDIA_TYPES["json"])
-        if following:
-            response.headers["Link"] = f'<{following}>; rel="next"'
-        return response
+        return cacheable(request, content, MEDIA_TYPES["json"], following=following)
 
 
 async def _read_compared(connection: Connection, asked: Request, source: str | None) -> list[ComparedBar]:

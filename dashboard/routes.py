@@ -138,10 +138,7 @@ def add_routes(app: FastAPI, parts: "Parts") -> None:
         query = {"after": last, "limit": limit} | ({"search": search} if search else {})
         following = f"symbols?{urlencode(query)}" if last else None
         content = encode({"symbols": [listing._asdict() for listing in found], "next": following})
-        response = cacheable(request, content, MEDIA_TYPES["json"])
-        if following:
-            response.headers["Link"] = f'<{following}>; rel="next"'
-        return response
+        return cacheable(request, content, MEDIA_TYPES["json"], following=following)
 
     @app.head("/senders", include_in_schema=False, dependencies=STRICT)
     @app.get(
@@ -254,11 +251,9 @@ def _add_candles(app: FastAPI, parts: "Parts") -> None:
                 if is_heavy
                 else render(name, asked, rows, digits)
             )
-        response = cacheable(request, content, MEDIA_TYPES[name])
+        query = asked.next_page(rows)
+        response = cacheable(request, content, MEDIA_TYPES[name], following=f"candles?{query}" if query else None)
         response.headers["Vary"] = "Accept"
-        following = asked.next_page(rows)
-        if following:
-            response.headers["Link"] = f'<candles?{following}>; rel="next"'
         return response
 
 

@@ -45,6 +45,17 @@ _MARGIN_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True)
+class Key:
+    """Names a stored candle."""
+
+    source: str
+    symbol: str
+    #: Start of the period.
+    ts: datetime
+    timeframe: str
+
+
+@dataclass(frozen=True)
 class Selection:
     """Which candles are asked for; None does not restrict."""
 

@@ -19,7 +19,7 @@ from marketdata.timeframes import M1, timeframe_named
 from runtime.logreader import LogClients, own_log, wait_for_log
 from runtime.settings import Settings
 from runtime.ticklog import TickLog
-from sink.completeness import Completeness, Selection, store_folds
+from sink.completeness import Completeness, Key, Selection, store_folds
 from sink.db.connection import Connection, Database
 from sink.db.session import SQL, database_conninfo, open_session
 from sink.derived import fill_bars, roll_up_again, unfilled_bars, wrong_roll_ups
@@ -41,17 +41,6 @@ _KAFKA_TIMEOUT_SECONDS: Final = 15.0
 
 #: Writes candles; returns how many rows changed.
 Repair = Callable[[Sequence[Candle]], Awaitable[int]]
-
-
-@dataclass(frozen=True)
-class Key:
-    """Names a stored candle."""
-
-    source: str
-    symbol: str
-    #: Start of the period.
-    ts: datetime
-    timeframe: str
 
 
 @dataclass(frozen=True)
@@ -213,11 +202,11 @@ async def _compare_derived(
 ) -> None:
     # Minutes first: hours are rolled up from them.
     unfilled = await unfilled_bars(reading, selection)
-    report.unfilled += [Key(*row) for row in unfilled]
+    report.unfilled += unfilled
     if repair_in is not None:
         report.repaired += await fill_bars(repair_in, unfilled)
     async for wrong in wrong_roll_ups(reading, selection):
-        report.wrong_roll_ups += [Key(*row) for row in wrong]
+        report.wrong_roll_ups += wrong
         if repair_in is not None:
             report.repaired += await roll_up_again(repair_in, wrong)
 

@@ -113,8 +113,9 @@ def settings_for(log_file: Path | None) -> "Iterator[Settings]":
     except sqlite3.Error as exc:
         from relay.database import explained
 
-        _log_end(explained(exc), log_file)
-        raise explained(exc) from exc
+        failure = explained(exc)
+        _log_end(failure, log_file)
+        raise failure from exc
     except Exception as exc:
         _log_end(exc, log_file)
         raise

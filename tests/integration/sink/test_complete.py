@@ -13,9 +13,10 @@ from marketdata.tick import Frame
 from marketdata.wire import encode, frame_key
 from runtime.logreader import wait_for_log
 from runtime.settings import Settings
+from sink.completeness import Key
 from sink.db.connection import Connection
 from sink.metrics import Metrics
-from sink.verify import Key, verify
+from sink.verify import verify
 from sink.writer import LogEnds, Writer
 from tests.integration.sink.flow import Flow, value
 from tests.unit.sink.candles import MINUTE, bar_of_minute, frame

@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from runtime.kafka import admin_client
 from runtime.settings import Settings
+from sink.completeness import Key
 from sink.db.connection import Connection
 from sink.metrics import Metrics
-from sink.verify import Key, verify
+from sink.verify import verify
 from sink.writer import LogEnds, Writer
 from tests.integration.sink.flow import Flow, value
 from tests.unit.sink.candles import MINUTE, bar_of_minute, frame

@@ -4,9 +4,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from runtime.settings import Settings
+from sink.completeness import Key
 from sink.db.connection import Connection
 from sink.metrics import Metrics
-from sink.verify import Difference, Key, verify
+from sink.verify import Difference, verify
 from sink.writer import LogEnds, Writer
 from tests.integration.sink.flow import Flow, value
 from tests.unit.sink.candles import MINUTE, frame

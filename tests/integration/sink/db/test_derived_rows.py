@@ -2,10 +2,10 @@
 
 from datetime import UTC, datetime
 
-from sink.completeness import Selection
+from sink.completeness import Key, Selection
 from sink.db.connection import Connection
 from sink.db.session import SQL
-from sink.derived import DerivedRow, unfilled_bars, wrong_roll_ups
+from sink.derived import key_columns, unfilled_bars, wrong_roll_ups
 from sink.writer import Writer
 from tests.integration.sink.db.editions import every_edition
 from tests.integration.sink.flow import value
@@ -15,7 +15,7 @@ MINUTE_UTC = datetime.fromtimestamp(MINUTE / 1000, UTC)
 _ALL = Selection()
 
 
-async def _wrong(connection: Connection) -> list[DerivedRow]:
+async def _wrong(connection: Connection) -> list[Key]:
     return [row async for rows in wrong_roll_ups(connection, _ALL) for row in rows]
 
 
@@ -37,9 +37,7 @@ async def test_they_are_found_and_made_again(connection: Connection, writer: Wri
     wrong = await _wrong(connection)
     assert [(row.ts, row.timeframe) for row in wrong] == [(MINUTE_UTC, "D1"), (MINUTE_UTC, "H1")]
     for statement, rows in (("fill_from_bars", await unfilled_bars(connection, _ALL)), ("make_stale", wrong)):
-        sources, symbols, times, timeframes = map(list, zip(*rows, strict=True))
-        about = {"source": sources, "symbol": symbols, "timeframe": timeframes, "ts": times}
-        await connection.execute(SQL[statement], about)
+        await connection.execute(SQL[statement], key_columns(rows))
     for _ in range(2):
         assert (await unfilled_bars(connection, _ALL), await _wrong(connection)) == ([], [])
         while await value(connection, "SELECT refresh_candles()"):
